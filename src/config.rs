@@ -1,0 +1,96 @@
+//! What a mount is to be: the values that the command line is turned into.
+//!
+//! Pure: nothing here looks at the file system.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The most lower layers a mount may have (`fs/overlayfs/params.h`: `OVL_MAX_STACK`).
+pub const MAX_LOWERS: usize = 500;
+
+/// Threads that read requests when nothing else was asked for.
+pub const DEFAULT_THREADS: usize = 8;
+
+/// Bytes that directory indexes may use before the least recently used are dropped.
+pub const DEFAULT_INDEX_BYTES: usize = 64 << 20;
+
+/// A whole mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Lower layers, topmost first (the kernel's order of `lowerdir=`).
+    pub lowers: Vec<PathBuf>,
+    /// The writable layer; without one the mount is read-only.
+    pub upper: Option<Upper>,
+    /// Where the merged view appears.
+    pub mountpoint: PathBuf,
+    /// When written data reaches the disk.
+    pub fsync: Fsync,
+    /// Use `user.overlay.` names even where `trusted.overlay.` could be used.
+    pub userxattr: bool,
+    /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
+    pub dot_wh: bool,
+    /// How the kernel is asked to mount it.
+    pub mount: MountFlags,
+    /// Threads that read requests, at least 1.
+    pub threads: usize,
+    /// Memory budget of the directory indexes, in bytes.
+    pub index_bytes: usize,
+}
+
+/// The writable layer of a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upper {
+    /// The upper directory.
+    pub dir: PathBuf,
+    /// The work directory; `None`: a hidden sibling of `dir`, made when missing.
+    pub work: Option<PathBuf>,
+}
+
+/// When data reaches the disk (`fsync=` of the kernel).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fsync {
+    /// Nothing is synced: fastest, and upper is worthless after a system crash.
+    Volatile,
+    /// Copied-up data is synced before it is installed.
+    #[default]
+    Auto,
+    /// Copied-up metadata is synced as well.
+    Strict,
+}
+
+/// Flags of the mount itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountFlags {
+    /// Refuse every change (always so without an upper).
+    pub read_only: bool,
+    /// Device nodes work.
+    pub dev: bool,
+    /// set-uid and file capabilities work.
+    pub suid: bool,
+    /// Programs can be run.
+    pub exec: bool,
+    /// Access times are updated.
+    pub atime: bool,
+    /// Users other than the mounter may use the mount. `None`: yes where it
+    /// needs nobody's permission (root, or inside a user namespace).
+    pub allow_other: Option<bool>,
+    /// The source shown in the mount table; `None`: the layers.
+    pub fsname: Option<OsString>,
+    /// The file system type shown is `fuse.SUBTYPE`.
+    pub subtype: OsString,
+}
+
+impl Default for MountFlags {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            dev: true,
+            suid: true,
+            exec: true,
+            atime: true,
+            allow_other: None,
+            fsname: None,
+            subtype: "ovlfuse".into(),
+        }
+    }
+}
