@@ -1,0 +1,317 @@
+//! Opening the layers of a mount: checks, the work directory, what upper can do.
+//!
+//! Everything that can be wrong with the layers is found here, before anything
+//! is mounted, and told in one sentence.
+
+use super::overlap::{self, Member};
+use super::work::{Abilities, Work, remove_tree};
+use super::{Lower, Upper, facts};
+use crate::config::{Config, Fsync, MAX_LOWERS};
+use crate::error::{Failure, MountError};
+use crate::format::{Namespace, OverlayName};
+use crate::sys::{self, At, Errno, handle, identity, xattr};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+type Result<T> = std::result::Result<T, MountError>;
+
+/// The open layers of a mount.
+#[derive(Debug)]
+pub struct Layers {
+    /// The writable layer, if there is one.
+    pub upper: Option<Upper>,
+    /// The lower layers, topmost first.
+    pub lowers: Vec<Lower>,
+    /// The namespace of overlay's attributes.
+    pub namespace: Namespace,
+    /// The file systems the layers lie on, upper's first.
+    pub file_systems: Vec<FileSystem>,
+}
+
+/// A file system that layers lie on.
+#[derive(Debug)]
+pub struct FileSystem {
+    dev: (u32, u32),
+    /// Its UUID, zeros when it has none.
+    pub uuid: [u8; 16],
+    /// A directory on it, open for reading, for handles to be opened by.
+    pub anchor: OwnedFd,
+}
+
+/// A directory given on the command line, opened.
+struct Opened<'a> {
+    path: &'a Path,
+    /// `O_RDONLY`, on the mount the user sees.
+    fd: OwnedFd,
+    dev: (u32, u32),
+    mnt_id: u64,
+}
+
+/// Opens and checks the layers of `config`.
+///
+/// # Errors
+/// A [`MountError`] that names the layer; nothing is changed then, except that
+/// an empty default work directory may have been made.
+pub fn open(config: &Config) -> Result<Layers> {
+    check_numbers(config)?;
+    let namespace = match config.userxattr || !identity::is_initial_admin() {
+        true => Namespace::User,
+        false => Namespace::Trusted,
+    };
+    let lowers: Vec<_> = config
+        .lowers
+        .iter()
+        .map(|path| open_dir(path, "lower layer", Failure::Layer))
+        .collect::<Result<_>>()?;
+    let upper = match &config.upper {
+        Some(upper) => Some(open_dir(&upper.dir, "upper layer", Failure::Layer)?),
+        None => None,
+    };
+    let work_path = config.upper.as_ref().map(work_path).transpose()?;
+    let work = match (&upper, &work_path, &config.upper) {
+        (Some(upper), Some(path), Some(given)) => {
+            Some(open_work(path, given.work.is_none(), upper)?)
+        }
+        _ => None,
+    };
+    check_overlaps(&lowers, upper.as_ref(), work.as_ref())?;
+    let mut file_systems = Vec::new();
+    if let Some(upper) = &upper {
+        file_system_of(upper, &mut file_systems)?;
+    }
+    let lowers = lowers
+        .into_iter()
+        .map(|lower| finish_lower(lower, namespace, &mut file_systems))
+        .collect::<Result<_>>()?;
+    let upper = match (upper, work) {
+        (Some(upper), Some(work)) => Some(finish_upper(upper, work, namespace, config.fsync)?),
+        _ => None,
+    };
+    Ok(Layers { upper, lowers, namespace, file_systems })
+}
+
+fn check_numbers(config: &Config) -> Result<()> {
+    let n = config.lowers.len();
+    if n == 0 {
+        let what = "no lower layer was given; name at least one directory to read from";
+        return Err(MountError::new(Failure::Layer, what));
+    }
+    if n > MAX_LOWERS {
+        let what = format!("{n} lower layers were given, {MAX_LOWERS} is the most; merge some");
+        return Err(MountError::new(Failure::Layer, what));
+    }
+    Ok(())
+}
+
+fn open_dir<'a>(path: &'a Path, role: &str, failure: Failure) -> Result<Opened<'a>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let shown = path.display();
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| {
+        let what = match e {
+            Errno::NOENT => format!("{role} {shown} does not exist; create it or correct the path"),
+            Errno::NOTDIR => format!("{role} {shown} is not a directory"),
+            Errno::ACCESS => format!("{role} {shown} may not be read; change its permissions"),
+            e => format!("cannot open {role} {shown}: {e}"),
+        };
+        MountError::new(failure, what)
+    })?;
+    let stat = sys::stat::stat(At::fd(fd.as_fd()))
+        .map_err(|e| MountError::new(failure, format!("cannot examine {role} {shown}: {e}")))?;
+    Ok(Opened { path, fd, dev: stat.dev, mnt_id: stat.mnt_id })
+}
+
+/// The work directory that was asked for, or the default: a hidden sibling of upper.
+fn work_path(upper: &crate::config::Upper) -> Result<PathBuf> {
+    if let Some(work) = &upper.work {
+        return Ok(work.clone());
+    }
+    let shown = upper.dir.display();
+    let real = upper
+        .dir
+        .canonicalize()
+        .map_err(|e| MountError::new(Failure::Layer, format!("cannot resolve upper layer {shown}: {e}")))?;
+    let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+        let what = format!("upper layer {shown} has no parent directory to hold a work directory; give one with --work");
+        return Err(MountError::new(Failure::Work, what));
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".ovlfuse-work");
+    Ok(parent.join(hidden))
+}
+
+fn open_work<'a>(path: &'a Path, make: bool, upper: &Opened<'_>) -> Result<Opened<'a>> {
+    let (shown, upper_shown) = (path.display(), upper.path.display());
+    if make {
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => {
+                let what = format!("cannot make the work directory {shown}: {e}; give one on the file system of {upper_shown} with --work");
+                return Err(MountError::new(Failure::Work, what));
+            }
+        }
+    }
+    let work = open_dir(path, "work directory", Failure::Work)?;
+    if work.dev != upper.dev || work.mnt_id != upper.mnt_id {
+        let what = format!("work directory {shown} is not on the same mount as upper layer {upper_shown}; choose one that is");
+        return Err(MountError::new(Failure::Work, what));
+    }
+    Ok(work)
+}
+
+fn check_overlaps(
+    lowers: &[Opened<'_>],
+    upper: Option<&Opened<'_>>,
+    work: Option<&Opened<'_>>,
+) -> Result<()> {
+    fn member<'a>(role: &'a str, dir: &'a Opened<'_>) -> Member<'a> {
+        Member { role, path: dir.path, fd: dir.fd.as_fd() }
+    }
+    let mut members: Vec<_> = upper.iter().map(|u| member("upper layer", u)).collect();
+    members.extend(work.iter().map(|w| member("work directory", w)));
+    members.extend(lowers.iter().map(|l| member("lower layer", l)));
+    overlap::check(&members)
+}
+
+/// The index of the file system of `dir`, which is added when it is new.
+fn file_system_of(dir: &Opened<'_>, known: &mut Vec<FileSystem>) -> Result<u16> {
+    if let Some(i) = known.iter().position(|fs| fs.dev == dir.dev) {
+        return Ok(i as u16);
+    }
+    let anchor = rustix::io::fcntl_dupfd_cloexec(&dir.fd, 3)
+        .map_err(|e| MountError::new(Failure::Internal, format!("cannot duplicate a descriptor: {e}")))?;
+    let uuid = handle::file_system_uuid(anchor.as_fd());
+    known.push(FileSystem { dev: dir.dev, uuid, anchor });
+    Ok(known.len() as u16 - 1)
+}
+
+fn finish_lower(
+    lower: Opened<'_>,
+    namespace: Namespace,
+    file_systems: &mut Vec<FileSystem>,
+) -> Result<Lower> {
+    let fs = file_system_of(&lower, file_systems)?;
+    let root = match sys::mounts::private_read_only(lower.fd.as_fd()) {
+        Ok(private) => private,
+        Err(e) => {
+            log::debug!("{}: no private mount ({e})", lower.path.display());
+            lower.fd
+        }
+    };
+    let opaque = facts::opaque_value(At::new(root.as_fd(), b"."), namespace).map_err(|e| {
+        let what = format!("cannot read attributes of lower layer {}: {e}", lower.path.display());
+        MountError::new(Failure::Layer, what)
+    })?;
+    Ok(Lower { root, fs, root_xwhiteouts: opaque == Some(b'x') })
+}
+
+fn finish_upper(
+    upper: Opened<'_>,
+    work: Opened<'_>,
+    namespace: Namespace,
+    fsync: Fsync,
+) -> Result<Upper> {
+    lock(&upper, "upper layer", Failure::Layer)?;
+    lock(&work, "work directory", Failure::Work)?;
+    let dir = prepare_work(&work, fsync)?;
+    let abilities = probe(&upper, dir.as_fd(), namespace)?;
+    let work_dir = Work::new(dir, abilities);
+    Ok(Upper { root: upper.fd, work: work_dir, namespace, _work_lock: work.fd })
+}
+
+/// Takes an exclusive lock that lasts as long as the descriptor.
+fn lock(dir: &Opened<'_>, role: &str, failure: Failure) -> Result<()> {
+    let shown = dir.path.display();
+    match rustix::fs::flock(&dir.fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::AGAIN) => {
+            let what = format!("{role} {shown} is in use by another mount; unmount that first");
+            Err(MountError::new(failure, what))
+        }
+        // A file system without locks cannot tell.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => Ok(()),
+        Err(e) => Err(MountError::new(failure, format!("cannot lock {role} {shown}: {e}"))),
+    }
+}
+
+/// Empties and opens `work/work`, or makes it.
+fn prepare_work(work: &Opened<'_>, fsync: Fsync) -> Result<OwnedFd> {
+    let shown = work.path.display();
+    let fail = |e| MountError::new(Failure::Work, format!("cannot prepare work directory {shown}: {e}"));
+    refuse_incompatible(work)?;
+    match remove_tree(work.fd.as_fd(), b"work") {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(fail(e)),
+    }
+    // The kernel's has mode 0; without privileges we could not use that.
+    let mode = if identity::may_chown() { 0 } else { 0o700 };
+    rustix::fs::mkdirat(&work.fd, c"work", Mode::from_raw_mode(0o700)).map_err(fail)?;
+    sys::node::chmod(At::new(work.fd.as_fd(), b"work"), mode).map_err(fail)?;
+    if fsync == Fsync::Volatile {
+        let path = ["work/incompat", "work/incompat/volatile", "work/incompat/volatile/dirty"];
+        for dir in path {
+            rustix::fs::mkdirat(&work.fd, dir, Mode::from_raw_mode(0o700)).map_err(fail)?;
+        }
+    }
+    sys::node::open_dir_path(work.fd.as_fd(), b"work").map_err(fail)
+}
+
+/// Refuses a work directory that holds marks of features unknown here, or of a
+/// volatile mount whose upper may have lost data (`fs/overlayfs/super.c`).
+fn refuse_incompatible(work: &Opened<'_>) -> Result<()> {
+    let Ok(dir) = sys::node::open_dir_path(work.fd.as_fd(), b"work/incompat") else { return Ok(()) };
+    let mut found = None;
+    let listed = sys::list::for_each(dir.as_fd(), |entry| {
+        found = Some(entry.name.to_vec());
+        Ok(())
+    });
+    let shown = work.path.join("work/incompat");
+    let shown = shown.display();
+    if let Err(e) = listed {
+        return Err(MountError::new(Failure::Work, format!("cannot read {shown}: {e}")));
+    }
+    let Some(name) = found else { return Ok(()) };
+    let what = match name.as_slice() {
+        b"volatile" => format!(
+            "the upper layer was last mounted volatile and may have lost data; check it and remove {shown}/volatile to use it all the same"
+        ),
+        name => format!("{shown}/{} marks a feature that is not supported", name.escape_ascii()),
+    };
+    Err(MountError::new(Failure::Work, what))
+}
+
+/// Finds out what the file system of upper can do, by doing it in the work directory.
+fn probe(upper: &Opened<'_>, work: BorrowedFd<'_>, namespace: Namespace) -> Result<Abilities> {
+    let shown = upper.path.display();
+    let refuse = |cannot: &str, lost: &str, e: Errno| {
+        let what = format!("the file system of upper layer {shown} {cannot} ({e}): {lost} would not work; use an upper on ext4, xfs, btrfs or a recent tmpfs");
+        MountError::new(Failure::Upper, what)
+    };
+    let at = At::new(work, b"#probe");
+    sys::node::make_node(at, libc::S_IFCHR, 0)
+        .map_err(|e| refuse("cannot hold whiteouts (character device 0:0)", "removing and renaming files of lower layers", e))?;
+    let rename_flags = rename_flags_work(work);
+    let cleaned = remove_tree(work, b"#probe").and_then(|()| {
+        rustix::fs::mkdirat(work, c"#probe", Mode::from_raw_mode(0o700))?;
+        xattr::set(at, OverlayName::Opaque.full(namespace), b"y", 0)
+    });
+    cleaned.map_err(|e| refuse("cannot hold extended attributes", "opaque directories and copied-up attributes", e))?;
+    let tmpfile = tmpfile_works(work);
+    remove_tree(work, b"#probe")
+        .map_err(|e| MountError::new(Failure::Work, format!("cannot empty the work directory: {e}")))?;
+    Ok(Abilities { tmpfile, rename_flags })
+}
+
+fn rename_flags_work(work: BorrowedFd<'_>) -> bool {
+    let rename = |from, to| rustix::fs::renameat_with(work, from, work, to, RenameFlags::NOREPLACE);
+    rename(c"#probe", c"#probe2").and_then(|()| rename(c"#probe2", c"#probe")).is_ok()
+}
+
+fn tmpfile_works(work: BorrowedFd<'_>) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let linked = rustix::fs::openat(work, c".", flags, Mode::from_raw_mode(0o600))
+        .and_then(|fd| sys::node::link_fd(fd.as_fd(), At::new(work, b"#tmpfile")))
+        .and_then(|()| rustix::fs::unlinkat(work, c"#tmpfile", AtFlags::empty()));
+    linked.is_ok()
+}

@@ -1,0 +1,240 @@
+//! The work directory: `work/work`, where objects are built before a rename or
+//! link gives them their place, so that nobody ever sees a half-made one.
+//!
+//! Nothing of value outlives a request here: the directory is emptied at every
+//! mount. The one inode that all whiteouts share stays in it as `#N`, as the
+//! kernel's does.
+
+use crate::sys::{self, At, Errno, Kind, Result};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the file system of upper can do, found out at mount.
+#[derive(Debug, Clone, Copy)]
+pub struct Abilities {
+    /// `O_TMPFILE`, and linking such a file.
+    pub tmpfile: bool,
+    /// `RENAME_EXCHANGE` and `RENAME_NOREPLACE`.
+    pub rename_flags: bool,
+}
+
+/// The open work directory.
+#[derive(Debug)]
+pub struct Work {
+    dir: OwnedFd,
+    /// What upper can do.
+    pub abilities: Abilities,
+    next: AtomicU64,
+    /// The name of the whiteout that others are linked to; short lock, held
+    /// over the one link(2) so that two threads do not make two.
+    whiteout: Mutex<Option<Vec<u8>>>,
+}
+
+/// An object in the work directory that is removed unless it got its place.
+#[derive(Debug)]
+pub struct Temp<'a> {
+    work: &'a Work,
+    name: Vec<u8>,
+    keep: bool,
+}
+
+impl<'a> Temp<'a> {
+    /// Where it is.
+    pub fn at(&self) -> At<'_> {
+        At::new(self.work.dir.as_fd(), &self.name)
+    }
+
+    /// Moves it to `to`, which must not exist.
+    ///
+    /// # Errors
+    /// `EEXIST`, and the others of renameat2(2); it is then removed.
+    pub fn place(mut self, to: At<'_>) -> Result<()> {
+        self.work.rename(self.at(), to, RenameFlags::NOREPLACE)?;
+        self.keep = true;
+        Ok(())
+    }
+
+    /// Moves it to `to` in place of what is there (not a directory, unless both are).
+    ///
+    /// # Errors
+    /// Those of renameat2(2); it is then removed.
+    pub fn replace(mut self, to: At<'_>) -> Result<()> {
+        self.work.rename(self.at(), to, RenameFlags::empty())?;
+        self.keep = true;
+        Ok(())
+    }
+
+    /// Swaps it with what is at `to`, and removes that with all it holds.
+    ///
+    /// # Errors
+    /// Those of renameat2(2); it is then removed.
+    pub fn exchange(self, to: At<'_>) -> Result<()> {
+        self.work.rename(self.at(), to, RenameFlags::EXCHANGE)
+    }
+
+    /// Moves what is at `from` here, to be removed with all it holds.
+    ///
+    /// # Errors
+    /// Those of renameat2(2).
+    pub fn take(self, from: At<'_>) -> Result<()> {
+        self.work.rename(from, self.at(), RenameFlags::NOREPLACE)
+    }
+
+    /// Leaves it where it is.
+    fn keep(mut self) -> Vec<u8> {
+        self.keep = true;
+        std::mem::take(&mut self.name)
+    }
+}
+
+impl Drop for Temp<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            let removed = remove_tree(self.work.dir.as_fd(), &self.name);
+            report_leftover(removed, &self.name);
+        }
+    }
+}
+
+/// Work that is left behind costs space until the next mount, nothing else.
+fn report_leftover(removed: Result<()>, name: &[u8]) {
+    match removed {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => log::warn!("{} is left in the work directory: {e}", name.escape_ascii()),
+    }
+}
+
+impl Work {
+    /// Uses the open, empty directory `dir`.
+    pub fn new(dir: OwnedFd, abilities: Abilities) -> Self {
+        Self { dir, abilities, next: AtomicU64::new(1), whiteout: Mutex::new(None) }
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// A name for a new object; what is made there is removed when the guard goes.
+    pub fn temp(&self) -> Temp<'_> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        Temp { work: self, name: format!("#{n:x}").into_bytes(), keep: false }
+    }
+
+    /// A new unnamed file, for reading and writing.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub fn unnamed_file(&self) -> Result<OwnedFd> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dir, c".", flags, Mode::from_raw_mode(0o600))
+    }
+
+    /// Makes a whiteout at `at`, which must not exist: a link to the one that
+    /// all share, or a new one when there is none or it has too many links.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOSPC` and the others of link(2) and mknod(2).
+    pub fn whiteout(&self, at: At<'_>) -> Result<()> {
+        let mut shared = self.whiteout.lock();
+        if let Some(name) = &*shared {
+            match rustix::fs::linkat(&self.dir, name.as_slice(), at.dir, at.name, AtFlags::empty()) {
+                Err(Errno::MLINK | Errno::NOENT | Errno::PERM | Errno::OPNOTSUPP) => {}
+                done => return done,
+            }
+        }
+        let first = self.temp();
+        sys::node::make_node(first.at(), libc::S_IFCHR, 0)?;
+        let linked =
+            rustix::fs::linkat(&self.dir, first.name.as_slice(), at.dir, at.name, AtFlags::empty());
+        match linked {
+            // Without hard links every whiteout is an inode of its own.
+            Err(Errno::PERM | Errno::OPNOTSUPP) => first.place(at),
+            Err(e) => Err(e),
+            Ok(()) => {
+                *shared = Some(first.keep());
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts a whiteout in the place of what is at `at`, at once; a directory
+    /// there goes with all it holds.
+    ///
+    /// # Errors
+    /// Those of [`Self::whiteout`] and renameat2(2); nothing has then changed.
+    pub fn replace_by_whiteout(&self, at: At<'_>, kind: Kind) -> Result<()> {
+        let temp = self.temp();
+        self.whiteout(temp.at())?;
+        match kind {
+            Kind::Dir => temp.exchange(at),
+            _ => temp.replace(at),
+        }
+    }
+
+    fn rename(&self, from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<()> {
+        rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
+    }
+}
+
+/// Removes `name` in `dir` with all it holds.
+///
+/// # Errors
+/// Those of unlinkat(2) and getdents64(2); what could be removed is gone.
+pub fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        done => return done,
+    }
+    let mut failed = Ok(());
+    let mut open = vec![Removing::start(dir, name)?];
+    while let Some(here) = open.last_mut() {
+        if let Some(subdir) = here.subdirs.pop() {
+            match Removing::start(here.fd.as_fd(), &subdir) {
+                Ok(next) => open.push(next),
+                Err(e) => failed = failed.and(Err(e)),
+            }
+            continue;
+        }
+        let name = std::mem::take(&mut here.name);
+        open.pop();
+        let parent = open.last().map_or(dir, |above| above.fd.as_fd());
+        failed = failed.and(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR));
+    }
+    failed
+}
+
+/// A directory on the way down of [`remove_tree`], already rid of its files.
+struct Removing {
+    fd: OwnedFd,
+    name: Vec<u8>,
+    subdirs: Vec<Vec<u8>>,
+}
+
+impl Removing {
+    fn start(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Self> {
+        let fd = sys::node::open_dir_path(parent, name)?;
+        let mut subdirs = Vec::new();
+        let mut remove = || {
+            sys::list::for_each(fd.as_fd(), |entry| {
+                match rustix::fs::unlinkat(&fd, entry.name, AtFlags::empty()) {
+                    Err(Errno::ISDIR) => subdirs.push(entry.name.to_vec()),
+                    Err(Errno::NOENT) => {}
+                    done => return done,
+                }
+                Ok(())
+            })
+        };
+        match remove() {
+            // Without privileges a directory without permissions must be opened up first.
+            Err(Errno::ACCESS) => {
+                sys::node::chmod(At::fd(fd.as_fd()), 0o700)?;
+                remove()?;
+            }
+            done => done?,
+        }
+        Ok(Self { fd, name: name.to_vec(), subdirs })
+    }
+}

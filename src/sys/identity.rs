@@ -1,0 +1,153 @@
+//! Acting as the caller of a request.
+//!
+//! Objects are created under the caller's file system user and group ids and
+//! umask, so that the file system below applies its own rules (set-gid
+//! directories, default ACLs, quotas). All of it is per thread: setfsuid(2)
+//! and setfsgid(2) are, and [`with_umask`] first gives the thread a umask of
+//! its own with unshare(2) `CLONE_FS`.
+#![allow(unsafe_code)]
+
+use super::{Errno, Result};
+use rustix::fs::Mode;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use std::cell::Cell;
+
+thread_local! {
+    /// Whether this thread has a umask of its own already.
+    static OWN_UMASK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a thread may do while it acts as a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Keep the daemon's capabilities, as the kernel's overlayfs does: only
+    /// the ownership of what is created follows the caller.
+    Keep,
+    /// Have the caller's rights only (as setfsuid(2) itself does), so that the
+    /// file system below clears set-id bits where the caller's own call would.
+    Caller,
+}
+
+/// Runs `f` with the file system ids `uid` and `gid`.
+///
+/// # Errors
+/// `EPERM` when the process may not take these ids, or what `f` gives.
+pub fn as_user<T>(
+    uid: u32,
+    gid: u32,
+    privilege: Privilege,
+    f: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let (own_uid, own_gid) = own_ids();
+    if uid == own_uid && gid == own_gid {
+        return f();
+    }
+    let caps = rustix::thread::capabilities(None)?;
+    let guard = Restore { own_uid, own_gid, caps };
+    set_fs_gid(gid)?;
+    set_fs_uid(uid)?;
+    if privilege == Privilege::Keep {
+        rustix::thread::set_capabilities(None, caps)?;
+    }
+    let result = f();
+    drop(guard);
+    result
+}
+
+/// Puts the thread's identity back when it goes out of scope.
+struct Restore {
+    own_uid: u32,
+    own_gid: u32,
+    caps: CapabilitySets,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        let back = set_fs_uid(self.own_uid)
+            .and_then(|()| set_fs_gid(self.own_gid))
+            .and_then(|()| rustix::thread::set_capabilities(None, self.caps));
+        if let Err(e) = back {
+            // A thread that kept a caller's identity would answer other
+            // callers with it: better no daemon than that one.
+            log::error!("cannot return to the daemon's own identity: {e}");
+            std::process::abort();
+        }
+    }
+}
+
+/// Runs `f` with `umask` as the thread's umask.
+///
+/// # Errors
+/// Those of unshare(2), or what `f` gives.
+pub fn with_umask<T>(umask: u32, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    own_umask()?;
+    let before = rustix::process::umask(Mode::from_raw_mode(umask));
+    let result = f();
+    rustix::process::umask(before);
+    result
+}
+
+/// Gives this thread a umask of its own, and sets it to 0.
+///
+/// # Errors
+/// Those of unshare(2).
+pub fn own_umask() -> Result<()> {
+    if !OWN_UMASK.get() {
+        // SAFETY: CLONE_FS only stops sharing cwd, root and umask with other
+        // threads; no memory or descriptor is concerned.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        rustix::process::umask(Mode::empty());
+        OWN_UMASK.set(true);
+    }
+    Ok(())
+}
+
+/// The effective ids, which the file system ids follow.
+fn own_ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// Whether this process has `CAP_SYS_ADMIN` in the initial user namespace, so
+/// that it may use `trusted.*` attributes.
+pub fn is_initial_admin() -> bool {
+    /// `PROC_USER_INIT_INO` of linux/proc_ns.h.
+    const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
+    let initial = rustix::fs::stat("/proc/self/ns/user").is_ok_and(|s| s.st_ino == INITIAL_USER_NS);
+    initial && has_capability(CapabilitySet::SYS_ADMIN)
+}
+
+/// Whether this process has `CAP_CHOWN` in its user namespace: it then may
+/// give files away and act for other users.
+pub fn may_chown() -> bool {
+    has_capability(CapabilitySet::CHOWN)
+}
+
+fn has_capability(cap: CapabilitySet) -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(cap))
+}
+
+fn set_fs_uid(uid: u32) -> Result<()> {
+    // SAFETY: setfsuid(2) has no memory arguments.
+    let set = |id: u32| unsafe { libc::syscall(libc::SYS_setfsuid, libc::c_ulong::from(id)) };
+    set(uid);
+    // The call reports no errors: an invalid id changes nothing and returns the present one.
+    if set(u32::MAX) as u32 == uid { Ok(()) } else { Err(Errno::PERM) }
+}
+
+fn set_fs_gid(gid: u32) -> Result<()> {
+    // SAFETY: setfsgid(2) has no memory arguments.
+    let set = |id: u32| unsafe { libc::syscall(libc::SYS_setfsgid, libc::c_ulong::from(id)) };
+    set(gid);
+    if set(u32::MAX) as u32 == gid { Ok(()) } else { Err(Errno::PERM) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_identity_needs_no_privilege() {
+        let (uid, gid) = own_ids();
+        assert_eq!(as_user(uid, gid, Privilege::Keep, || Ok(7)), Ok(7));
+    }
+}

@@ -1,0 +1,47 @@
+//! Private copies of mounts.
+#![allow(unsafe_code)]
+
+use super::{Result, check};
+use rustix::mount::OpenTreeFlags;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// A private, read-only copy of the mount of directory `dir`, rooted there: it
+/// shows what lies on that file system, never what is mounted on top of it,
+/// updates no access times and refuses every change.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` in the user namespace of the mounts, `EINVAL`
+/// when something is mounted below that a foreign namespace locked.
+pub fn private_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let at_empty_path = OpenTreeFlags::from_bits_retain(libc::AT_EMPTY_PATH as u32);
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | at_empty_path;
+    let tree = rustix::mount::open_tree(dir, c"", flags)?;
+    let attr = MountAttr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME,
+        // The access time setting is a field of its own, replaced as a whole.
+        attr_clr: libc::MOUNT_ATTR__ATIME,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: `attr` lives through the call and is only read.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })?;
+    Ok(tree)
+}
