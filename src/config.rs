@@ -12,7 +12,7 @@ pub const MAX_LOWERS: usize = 500;
 pub const DEFAULT_THREADS: usize = 8;
 
 /// Bytes that directory indexes may use before the least recently used are dropped.
-pub const DEFAULT_INDEX_BYTES: usize = 64 << 20;
+pub const DEFAULT_INDEX_BYTES: usize = 32 << 20;
 
 /// A whole mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,1 +1,213 @@
-//! fs
+//! The file system: state, locks, and one method per request.
+//!
+//! [`Fs`] knows nothing of FUSE's wire format; [`crate::fuse`] unpacks a request,
+//! calls one method and sends what it returns, so everything here can be run
+//! without a mount.
+//!
+//! # Locks
+//! In this order; a thread holds no lock over a blocking system call except
+//! those of the directory and inode it changes (2 to 4).
+//! 1. `Topology::renames`: renames of directories, and renames between directories
+//! 2. the copy-up latch of a node
+//! 3. `Dir::lock`: ancestors before descendants; two unrelated ones only under 1
+//! 4. `Node::place`: two by ascending id
+//! 5. `OpenFile::backing`
+//! 6. short ones, never two of a kind: `Dir::listing` (long only while it is
+//!    built), `Dir::children`, `Node::links`, tables, caches
+//!
+//! # Descriptors
+//! Layer roots belong to [`Layers`], directories to the [`DirCache`], open files
+//! to their [`file::OpenFile`], unlinked objects to their node's
+//! [`node::Gone`]. When the process runs out, [`Fs::with_descriptors`] closes
+//! what can be opened again.
+
+pub mod attr;
+pub mod copy_up;
+pub mod create;
+pub mod file;
+pub mod link;
+pub mod lookup;
+pub mod node;
+pub mod origin;
+pub mod paths;
+pub mod readdir;
+pub mod remove;
+pub mod rename;
+pub mod resolve;
+pub mod xattr;
+
+use crate::config::{Config, Fsync};
+use crate::error::{Failure, MountError};
+use crate::format::Namespace;
+use crate::layer::dirs::DirCache;
+use crate::layer::open::Layers;
+use crate::layer::{Lower, Upper};
+use crate::sys::{Errno, Kind, Result, Stat, identity};
+use crate::union::LayerId;
+use crate::union::ino::InoMap;
+use dashmap::DashMap;
+use node::{LowerDir, Names, Node, NodeTable, ROOT_ID};
+use parking_lot::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// File system user id.
+    pub uid: u32,
+    /// File system group id.
+    pub gid: u32,
+}
+
+/// An object as LOOKUP and the creating requests answer it. Carries one lookup.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its node id.
+    pub id: u64,
+    /// Its attributes, as the merged view shows them.
+    pub attr: Stat,
+}
+
+/// Tells the kernel that something it caches is no longer true.
+pub trait Notify: Send + Sync {
+    /// The attributes of node `id` changed.
+    fn attributes_changed(&self, id: u64);
+}
+
+/// The mounted union.
+pub struct Fs {
+    layers: Layers,
+    ino_map: InoMap,
+    nodes: NodeTable,
+    names: Names,
+    dirs: DirCache,
+    topology: paths::Topology,
+    /// Nodes being copied up, each with its latch.
+    copying: DashMap<u64, Arc<Mutex<()>>>,
+    /// Upper files with several links, by inode number.
+    hard_links: Mutex<hashbrown::HashMap<u64, Weak<Node>>>,
+    open_files: DashMap<u64, Arc<file::OpenFile>>,
+    next_handle: AtomicU64,
+    listings: readdir::Budget,
+    follow_redirects: bool,
+    dot_wh: bool,
+    fsync: Fsync,
+    /// Ids that stand for an owner without a mapping, if there can be any.
+    overflow: identity::Overflow,
+    notify: OnceLock<Box<dyn Notify>>,
+}
+
+impl std::fmt::Debug for Fs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fs").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Fs {
+    /// A union of `layers` as `config` asks for.
+    ///
+    /// # Errors
+    /// A [`MountError`] when the root cannot be resolved.
+    pub fn new(layers: Layers, config: &Config) -> std::result::Result<Self, MountError> {
+        let ino_map = InoMap::new(layers.file_systems.len());
+        let root = root_node(&layers, ino_map).map_err(|e| {
+            MountError::new(Failure::Layer, format!("cannot read the root of the layers: {e}"))
+        })?;
+        let fs = Self {
+            follow_redirects: layers.namespace == Namespace::Trusted,
+            nodes: NodeTable::new(Arc::new(root)),
+            ino_map,
+            layers,
+            names: Names::default(),
+            dirs: DirCache::new(paths::cache_capacity()),
+            topology: paths::Topology::default(),
+            copying: DashMap::new(),
+            hard_links: Mutex::default(),
+            open_files: DashMap::new(),
+            next_handle: AtomicU64::new(1),
+            listings: readdir::Budget::new(config.index_bytes),
+            dot_wh: config.dot_wh,
+            fsync: config.fsync,
+            overflow: identity::Overflow::read(),
+            notify: OnceLock::new(),
+        };
+        Ok(fs)
+    }
+
+    /// Sets who tells the kernel of changes it cannot know of; only the first call counts.
+    pub fn set_notify(&self, notify: Box<dyn Notify>) {
+        if self.notify.set(notify).is_err() {
+            log::warn!("changes are already reported elsewhere");
+        }
+    }
+
+    /// Whether nothing can be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.layers.upper.is_none()
+    }
+
+    /// The writable layer.
+    ///
+    /// # Errors
+    /// `EROFS` when there is none.
+    fn upper(&self) -> Result<&Upper> {
+        self.layers.upper.as_ref().ok_or(Errno::ROFS)
+    }
+
+    /// The lower layer `id`.
+    ///
+    /// # Errors
+    /// `EIO` when there is none (a bug).
+    fn lower(&self, id: LayerId) -> Result<&Lower> {
+        usize::from(id.0).checked_sub(1).and_then(|i| self.layers.lowers.get(i)).ok_or(Errno::IO)
+    }
+
+    /// The inode number shown for inode `ino` of `layer`.
+    fn shown_ino(&self, layer: LayerId, ino: u64) -> u64 {
+        let fs = if layer.is_upper() { 0 } else { self.lower(layer).map_or(0, |l| l.fs) };
+        self.ino_map.show(fs, ino)
+    }
+
+    /// Tells the kernel that the attributes of `node` changed behind its back.
+    fn attributes_changed(&self, node: &Node) {
+        if let Some(notify) = self.notify.get() {
+            notify.attributes_changed(node.id);
+        }
+    }
+
+    /// Runs `open`; when descriptors have run out, closes what can be opened
+    /// again and tries once more.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    fn with_descriptors<T>(&self, open: impl Fn() -> Result<T>) -> Result<T> {
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.dirs.shrink();
+                self.close_idle_files();
+                open()
+            }
+            done => done,
+        }
+    }
+}
+
+/// The root: every layer's root, merged.
+fn root_node(layers: &Layers, ino_map: InoMap) -> Result<Node> {
+    let stack: Vec<_> = layers
+        .lowers
+        .iter()
+        .zip(1..)
+        .map(|(lower, i)| LowerDir {
+            layer: LayerId(i),
+            path: Arc::from(&b""[..]),
+            xwhiteouts: lower.root_xwhiteouts,
+        })
+        .collect();
+    let top = layers.lowers.first().ok_or(Errno::IO)?;
+    let stat = crate::sys::stat::stat(crate::sys::At::new(top.root(), b"."))?;
+    let ino = ino_map.show(top.fs, stat.ino);
+    let layer = if layers.upper.is_some() { LayerId::UPPER } else { LayerId(1) };
+    Ok(Node::new(ROOT_ID, Kind::Dir, ino, layer, None, Some(stack)))
+}

@@ -126,6 +126,43 @@ fn has_capability(cap: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(cap))
 }
 
+/// The ids that the kernel shows for owners without a mapping in this user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Overflow {
+    /// Reads them; an overflow id that is mapped itself cannot be told from
+    /// the owner it stands for, and is not one then.
+    pub fn read() -> Self {
+        let read = |id: &str, map: &str| {
+            let id = std::fs::read_to_string(format!("/proc/sys/kernel/{id}")).ok()?;
+            let id = id.trim().parse().ok()?;
+            let map = std::fs::read_to_string(format!("/proc/self/{map}")).ok()?;
+            (!is_mapped(&map, id)).then_some(id)
+        };
+        Self { uid: read("overflowuid", "uid_map"), gid: read("overflowgid", "gid_map") }
+    }
+
+    /// Whether `uid` or `gid` stands for an owner without a mapping.
+    pub fn covers(&self, uid: u32, gid: u32) -> bool {
+        self.uid == Some(uid) || self.gid == Some(gid)
+    }
+}
+
+/// Whether `id` lies in a range of `map` (lines of: first inside, first outside, count).
+fn is_mapped(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        match (fields.next(), fields.nth(1)) {
+            (Some(Ok(first)), Some(Ok(count))) => (first..first + count).contains(&id.into()),
+            _ => false,
+        }
+    })
+}
+
 fn set_fs_uid(uid: u32) -> Result<()> {
     // SAFETY: setfsuid(2) has no memory arguments.
     let set = |id: u32| unsafe { libc::syscall(libc::SYS_setfsuid, libc::c_ulong::from(id)) };
@@ -144,6 +181,14 @@ fn set_fs_gid(gid: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mapped_ranges() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert!(is_mapped(map, 0) && is_mapped(map, 65536));
+        assert!(!is_mapped(map, 65537));
+        assert!(is_mapped("0 0 4294967295\n", 65534));
+    }
 
     #[test]
     fn own_identity_needs_no_privilege() {

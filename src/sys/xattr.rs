@@ -33,7 +33,8 @@ struct XattrArgs {
 }
 
 /// Runs `at_form` unless the kernel lacks it or `at` is a descriptor (which
-/// `*xattrat` refuses when it is `O_PATH`), else `path_form`.
+/// `*xattrat` refuses when it is `O_PATH`), else `path_form`, which is told
+/// whether to follow the last link of its path (that of procfs to the object).
 fn either(
     at: At<'_>,
     at_form: impl FnOnce(&CStr) -> libc::c_long,

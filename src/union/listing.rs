@@ -26,7 +26,6 @@ const FIRST_OFFSET: u32 = 3;
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    ino: u64,
     name_start: u32,
     /// 1 + index into `Listing::stacks`, or 0: only `top` holds the name.
     stack: u32,
@@ -45,8 +44,6 @@ pub struct Item<'a> {
     pub dtype: u8,
     /// The topmost layer that holds it.
     pub top: LayerId,
-    /// Its inode number in that layer.
-    pub ino: u64,
     /// The offset that continues behind it.
     pub offset: u64,
 }
@@ -71,8 +68,6 @@ pub struct LayerEntry<'a> {
     pub name: &'a [u8],
     /// Its `DT_*` type.
     pub dtype: u8,
-    /// Its inode number.
-    pub ino: u64,
     /// It is a whiteout.
     pub whiteout: bool,
 }
@@ -130,7 +125,6 @@ impl Listing {
         self.names.extend_from_slice(entry.name);
         self.hidden += usize::from(flags & HIDDEN != 0);
         self.entries.push(Entry {
-            ino: entry.ino,
             name_start,
             stack: 0,
             offset,
@@ -171,9 +165,9 @@ impl Listing {
 
     /// Notes that upper now holds `name`, alone (a new object) or, when
     /// `merged`, on top of what the listing knows of it (a copied-up one).
-    pub fn set_upper(&mut self, name: &[u8], dtype: u8, ino: u64, merged: bool) {
+    pub fn set_upper(&mut self, name: &[u8], dtype: u8, merged: bool) {
         self.compact_if_sparse();
-        let entry = LayerEntry { name, dtype, ino, whiteout: false };
+        let entry = LayerEntry { name, dtype, whiteout: false };
         let Some(i) = self.find(name) else {
             return self.push(entry, LayerId::UPPER, dtype & TYPE | BELOW_KNOWN);
         };
@@ -186,7 +180,7 @@ impl Listing {
         let stack = merged.then(|| self.merged_stack(i, dtype)).flatten();
         let old = &mut self.entries[i];
         old.flags = dtype & TYPE | BELOW_KNOWN | old.flags & BELOW;
-        (old.top, old.ino) = (LayerId::UPPER.0, ino);
+        old.top = LayerId::UPPER.0;
         old.stack = match stack {
             Some(stack) => {
                 self.stacks.push(stack);
@@ -237,7 +231,6 @@ impl Listing {
             name: name_of(&self.names, e),
             dtype: e.flags & TYPE,
             top: LayerId(e.top),
-            ino: e.ino,
             offset: u64::from(e.offset),
         })
     }
@@ -273,7 +266,7 @@ impl Listing {
                 continue;
             }
             let layer_entry =
-                LayerEntry { name, dtype: entry.flags & TYPE, ino: entry.ino, whiteout: false };
+                LayerEntry { name, dtype: entry.flags & TYPE, whiteout: false };
             self.push(layer_entry, LayerId(entry.top), entry.flags);
             if let Some(new) = self.entries.last_mut() {
                 new.offset = entry.offset;
@@ -305,7 +298,7 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, dtype: u8, whiteout: bool) -> LayerEntry<'_> {
-        LayerEntry { name: name.as_bytes(), dtype, ino: 1, whiteout }
+        LayerEntry { name: name.as_bytes(), dtype, whiteout }
     }
 
     fn names(listing: &Listing) -> Vec<String> {
@@ -344,8 +337,8 @@ mod tests {
         let mut l = sample();
         let third = l.after(0).nth(1).unwrap().offset;
         l.remove(b"dir");
-        l.set_upper(b"new", libc::DT_REG, 5, false);
-        l.set_upper(b"gone", libc::DT_REG, 6, false);
+        l.set_upper(b"new", libc::DT_REG, false);
+        l.set_upper(b"gone", libc::DT_REG, false);
         let rest: Vec<_> = l.after(third).map(|i| i.name.to_vec()).collect();
         assert_eq!(rest, [b"low".to_vec(), b"new".to_vec(), b"gone".to_vec()]);
         assert!(l.get(b"gone").unwrap().below, "a whiteout is needed again");
@@ -355,15 +348,15 @@ mod tests {
     #[test]
     fn copy_up_puts_upper_on_top() {
         let mut l = sample();
-        l.set_upper(b"low", libc::DT_REG, 9, true);
+        l.set_upper(b"low", libc::DT_REG, true);
         let low = l.get(b"low").unwrap();
         assert!(low.below && low.top.is_upper() && low.stack.is_none());
         let mut l = Listing::default();
         l.add(LayerId(2), entry("d", libc::DT_DIR, false));
-        l.set_upper(b"d", libc::DT_DIR, 9, true);
+        l.set_upper(b"d", libc::DT_DIR, true);
         assert_eq!(l.get(b"d").unwrap().stack, Some(&[0u16, 2][..]));
         l.remove(b"d");
-        l.set_upper(b"d", libc::DT_DIR, 10, false);
+        l.set_upper(b"d", libc::DT_DIR, false);
         assert_eq!(l.get(b"d").unwrap().stack, None);
     }
 
@@ -372,7 +365,7 @@ mod tests {
         let mut l = sample();
         for i in 0..100_000 {
             let name = format!("tmp{i}");
-            l.set_upper(name.as_bytes(), libc::DT_REG, 1, false);
+            l.set_upper(name.as_bytes(), libc::DT_REG, false);
             l.remove(name.as_bytes());
         }
         assert!(l.bytes() < 4 << 20, "{}", l.bytes());

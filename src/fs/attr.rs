@@ -1,0 +1,120 @@
+//! Attributes: GETATTR, SETATTR, READLINK, STATFS.
+
+use super::Fs;
+use super::node::{Node, Place};
+use crate::sys::node::SetTime;
+use crate::sys::{self, At, Kind, Result, Stat};
+use rustix::fs::OFlags;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// What SETATTR is to change.
+#[derive(Debug, Clone, Copy)]
+pub struct Changes {
+    /// New permission bits.
+    pub mode: Option<u32>,
+    /// New owner.
+    pub uid: Option<u32>,
+    /// New group.
+    pub gid: Option<u32>,
+    /// New size in bytes.
+    pub size: Option<u64>,
+    /// New access time.
+    pub atime: SetTime,
+    /// New modification time.
+    pub mtime: SetTime,
+    /// The open file it is done through, if any.
+    pub handle: Option<u64>,
+}
+
+/// File system statistics, as statvfs(3) gives them.
+pub type Statfs = rustix::fs::StatVfs;
+
+impl Fs {
+    /// The attributes of node `id`.
+    ///
+    /// # Errors
+    /// `ESTALE`, and those of statx(2).
+    pub fn getattr(&self, id: u64) -> Result<Stat> {
+        let node = self.nodes.get(id)?;
+        self.node_attr(&node)
+    }
+
+    /// The attributes of `node` as the merged view shows them.
+    pub(super) fn node_attr(&self, node: &Node) -> Result<Stat> {
+        let place = node.place.read();
+        let stat = match &*place {
+            Place::Gone(gone) => match &gone.fd {
+                Some(fd) => sys::stat::stat(At::fd(fd.as_fd()))?,
+                None => gone.stat,
+            },
+            place => self.at_place(node, place, |at, _| sys::stat::stat(at))?,
+        };
+        Ok(self.shown(node, stat))
+    }
+
+    /// Changes attributes of node `id` and returns the new ones.
+    ///
+    /// # Errors
+    /// `EROFS`, those of copy-up, and those of chmod(2), chown(2), truncate(2)
+    /// and utimensat(2).
+    pub fn setattr(&self, id: u64, changes: Changes) -> Result<Stat> {
+        let node = self.nodes.get(id)?;
+        self.copy_up(&node, changes.size.unwrap_or(u64::MAX))?;
+        if let Some(size) = changes.size {
+            self.truncate(&node, size, changes.handle)?;
+        }
+        self.on(&node, |at, _| {
+            if changes.uid.is_some() || changes.gid.is_some() {
+                sys::node::chown(at, changes.uid, changes.gid)?;
+            }
+            if let Some(mode) = changes.mode {
+                sys::node::chmod(at, mode)?;
+            }
+            if changes.atime != SetTime::Omit || changes.mtime != SetTime::Omit {
+                sys::node::set_times(at, changes.atime, changes.mtime)?;
+            }
+            Ok(())
+        })?;
+        self.node_attr(&node)
+    }
+
+    fn truncate(&self, node: &Arc<Node>, size: u64, handle: Option<u64>) -> Result<()> {
+        if let Some(file) = handle.and_then(|h| self.open_files.get(&h).map(|f| Arc::clone(&f)))
+            && file.writable()
+        {
+            return rustix::fs::ftruncate(&self.backing(&file)?, size);
+        }
+        self.on(node, |at, _| {
+            let fd = self.with_descriptors(|| sys::node::open(at, OFlags::WRONLY))?;
+            rustix::fs::ftruncate(fd, size)
+        })
+    }
+
+    /// The target of the symbolic link `id`.
+    ///
+    /// # Errors
+    /// `EINVAL` for other objects.
+    pub fn readlink(&self, id: u64) -> Result<Vec<u8>> {
+        let node = self.nodes.get(id)?;
+        if node.kind != Kind::Symlink {
+            return Err(sys::Errno::INVAL);
+        }
+        self.on(&node, |at, _| sys::node::read_link(at))
+    }
+
+    /// Statistics of the file system that is written to (without one, of the topmost layer's).
+    ///
+    /// # Errors
+    /// Those of fstatvfs(2).
+    pub fn statfs(&self) -> Result<Statfs> {
+        let lowers = self.layers.lowers.iter().map(|l| l.root());
+        let mut roots = self.layers.upper.iter().map(|u| u.root()).chain(lowers);
+        let top = roots.next().ok_or(sys::Errno::IO)?;
+        let mut stat = rustix::fs::fstatvfs(top)?;
+        for root in roots {
+            stat.f_namemax = stat.f_namemax.max(rustix::fs::fstatvfs(root)?.f_namemax);
+        }
+        Ok(stat)
+    }
+}

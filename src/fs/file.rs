@@ -1,0 +1,283 @@
+//! Open files: OPEN to RELEASE, and the calls on their data.
+//!
+//! An open file owns one descriptor of the object's data. Readers of a lower
+//! file go over to the copy in upper as soon as there is one, as the kernel's
+//! do. When descriptors run out, those of files that can be opened again by
+//! name are closed and opened at the next use.
+
+use super::node::{Node, Place};
+use super::{Caller, Fs};
+use crate::config::Fsync;
+use crate::sys::identity::{self, Privilege};
+use crate::sys::{self, At, Errno, Kind, Result, data};
+use crate::union::LayerId;
+use parking_lot::RwLock;
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// An open regular file.
+#[derive(Debug)]
+pub struct OpenFile {
+    node: Arc<Node>,
+    /// `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
+    access: OFlags,
+    backing: RwLock<Backing>,
+}
+
+#[derive(Debug)]
+struct Backing {
+    fd: Option<Arc<OwnedFd>>,
+    in_upper: bool,
+}
+
+impl OpenFile {
+    /// Whether it may be written to.
+    pub fn writable(&self) -> bool {
+        self.access != OFlags::RDONLY
+    }
+
+    /// Its descriptor, if it is open at the moment.
+    pub(super) fn descriptor(&self) -> Option<Arc<OwnedFd>> {
+        self.backing.read().fd.clone()
+    }
+}
+
+impl Fs {
+    /// Opens node `id` with the `open(2)` flags `flags`; the file's handle.
+    ///
+    /// # Errors
+    /// `EROFS`, those of copy-up and of open(2).
+    pub fn open(&self, id: u64, flags: u32, caller: Caller) -> Result<u64> {
+        let node = self.nodes.get(id)?;
+        let flags = OFlags::from_bits_retain(flags);
+        let truncate = flags.contains(OFlags::TRUNC);
+        let access = flags & OFlags::ACCMODE;
+        if truncate || access != OFlags::RDONLY {
+            self.copy_up(&node, if truncate { 0 } else { u64::MAX })?;
+        }
+        let backing = self.open_backing(&node, access)?;
+        if truncate && let Some(fd) = &backing.fd {
+            self.cut(fd, access, &node, caller)?;
+        }
+        Ok(self.add_file(node, access, backing))
+    }
+
+    /// Empties a file that is opened with `O_TRUNC`, as the caller: the file
+    /// system below then clears set-id bits as it would for the caller's own call.
+    fn cut(&self, fd: &OwnedFd, access: OFlags, node: &Node, caller: Caller) -> Result<()> {
+        let cut = |fd: &OwnedFd| match identity::may_chown() {
+            true => identity::as_user(caller.uid, caller.gid, Privilege::Caller, || {
+                rustix::fs::ftruncate(fd, 0)
+            }),
+            false => rustix::fs::ftruncate(fd, 0),
+        };
+        if access != OFlags::RDONLY {
+            return cut(fd);
+        }
+        // O_RDONLY | O_TRUNC: Linux truncates all the same.
+        let writable = self.on(node, |at, _| sys::node::open(at, OFlags::WRONLY))?;
+        cut(&writable)
+    }
+
+    /// Adds a file that was just created and opened as `fd`; its handle.
+    pub(super) fn add_created(&self, node: Arc<Node>, flags: u32, fd: OwnedFd) -> u64 {
+        let access = OFlags::from_bits_retain(flags) & OFlags::ACCMODE;
+        self.add_file(node, access, Backing { fd: Some(Arc::new(fd)), in_upper: true })
+    }
+
+    fn add_file(&self, node: Arc<Node>, access: OFlags, backing: Backing) -> u64 {
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let backing = RwLock::new(backing);
+        let file = Arc::new(OpenFile { node: Arc::clone(&node), access, backing });
+        node.add_open(&file);
+        self.open_files.insert(handle, file);
+        handle
+    }
+
+    fn open_backing(&self, node: &Node, access: OFlags) -> Result<Backing> {
+        if node.kind != Kind::File {
+            return Err(Errno::INVAL);
+        }
+        let place = node.place.read();
+        let in_upper = node.in_upper();
+        let fd = match &*place {
+            Place::Lower(_) => self.at_place(node, &place, |at, _| self.open_lower(at)),
+            place => self.at_place(node, place, |at, _| {
+                self.with_descriptors(|| sys::node::open(at, access))
+            }),
+        }?;
+        Ok(Backing { fd: Some(Arc::new(fd)), in_upper })
+    }
+
+    fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
+        self.open_files.get(&handle).map(|f| Arc::clone(&f)).ok_or(Errno::BADF)
+    }
+
+    /// The descriptor of `file`'s data, where it is now.
+    ///
+    /// # Errors
+    /// Those of open(2), when it has to be opened again.
+    pub(super) fn backing(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
+        let current = |b: &Backing| match &b.fd {
+            Some(fd) if b.in_upper || !file.node.in_upper() => Some(Arc::clone(fd)),
+            _ => None,
+        };
+        if let Some(fd) = current(&file.backing.read()) {
+            return Ok(fd);
+        }
+        let opened = self.open_backing(&file.node, file.access)?;
+        let mut backing = file.backing.write();
+        if let Some(fd) = current(&backing) {
+            return Ok(fd);
+        }
+        *backing = opened;
+        backing.fd.clone().ok_or(Errno::IO)
+    }
+
+    /// Closes the descriptors of files that can be opened again by name.
+    pub(super) fn close_idle_files(&self) {
+        for file in &self.open_files {
+            let named = file.node.place.try_read().is_some_and(|p| !matches!(*p, Place::Gone(_)));
+            if named && let Some(mut backing) = file.backing.try_write() {
+                backing.fd = None;
+            }
+        }
+    }
+
+    /// Reads at `offset` into `buf` until it is full or the file ends; the bytes read.
+    ///
+    /// # Errors
+    /// Those of pread(2).
+    pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let fd = self.backing(&*self.file(handle)?)?;
+        let mut done = 0;
+        while done < buf.len() {
+            let n = data::retry(|| {
+                rustix::io::pread(&fd, &mut buf[done..], offset + done as u64)
+            });
+            match n {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes `bytes` at `offset`; the bytes written, fewer when the rest failed.
+    ///
+    /// # Errors
+    /// Those of pwrite(2), when nothing was written.
+    pub fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<usize> {
+        let fd = self.backing(&*self.file(handle)?)?;
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            match data::retry(|| rustix::io::pwrite(&fd, &bytes[done..], at)) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Closes the file.
+    pub fn release(&self, handle: u64) {
+        if let Some((_, file)) = self.open_files.remove(&handle) {
+            file.node.drop_open(&file);
+        }
+    }
+
+    /// Brings a file's data (and, unless `data_only`, its attributes) to the disk.
+    ///
+    /// # Errors
+    /// Those of fsync(2).
+    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        let file = self.file(handle)?;
+        if self.fsync == Fsync::Volatile || !file.node.in_upper() {
+            return Ok(());
+        }
+        let fd = self.backing(&file)?;
+        if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
+    }
+
+    /// Brings the names in the directory `id` to the disk.
+    ///
+    /// # Errors
+    /// Those of fsync(2).
+    pub fn fsync_dir(&self, id: u64, data_only: bool) -> Result<()> {
+        let node = self.nodes.get(id)?;
+        if self.fsync == Fsync::Volatile || !node.in_upper() {
+            return Ok(());
+        }
+        let dir = self.dir_fd(&node, LayerId::UPPER)?;
+        let at = At::new(dir.as_fd(), b".");
+        let fd = self.with_descriptors(|| {
+            sys::node::open(at, OFlags::RDONLY | OFlags::DIRECTORY)
+        })?;
+        if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
+    }
+
+    /// Reserves or frees room in a file; `mode` is that of fallocate(2).
+    ///
+    /// # Errors
+    /// Those of fallocate(2).
+    pub fn fallocate(&self, handle: u64, offset: u64, length: u64, mode: u32) -> Result<()> {
+        let fd = self.backing(&*self.file(handle)?)?;
+        let mode = FallocateFlags::from_bits_retain(mode);
+        data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length))
+    }
+
+    /// The next data (or hole) at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
+    ///
+    /// # Errors
+    /// `ENXIO` behind the last one, `EINVAL` for another `whence`.
+    pub fn lseek(&self, handle: u64, offset: u64, whence: i32) -> Result<u64> {
+        let fd = self.backing(&*self.file(handle)?)?;
+        match whence {
+            libc::SEEK_DATA => rustix::fs::seek(&fd, SeekFrom::Data(offset)),
+            libc::SEEK_HOLE => rustix::fs::seek(&fd, SeekFrom::Hole(offset)),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Copies `len` bytes between two open files; the bytes copied.
+    ///
+    /// # Errors
+    /// Those of copy_file_range(2).
+    pub fn copy_file_range(&self, from: (u64, u64), to: (u64, u64), len: usize) -> Result<usize> {
+        let source = self.backing(&*self.file(from.0)?)?;
+        let target = self.backing(&*self.file(to.0)?)?;
+        let (mut off_in, mut off_out) = (from.1, to.1);
+        data::retry(|| {
+            rustix::fs::copy_file_range(
+                &source,
+                Some(&mut off_in),
+                &target,
+                Some(&mut off_out),
+                len,
+            )
+        })
+    }
+
+    /// A descriptor to keep of an object that is about to lose its last name:
+    /// that of an open file, or a new one where the kernel can still reach the
+    /// object without one.
+    pub(super) fn descriptor_to_keep(&self, node: &Node, at: At<'_>, nlink: u32) -> Option<Arc<OwnedFd>> {
+        if let Some(fd) = node.opens().iter().find_map(|f| f.descriptor()) {
+            return Some(fd);
+        }
+        let regular = matches!(node.kind, Kind::File | Kind::Symlink);
+        if regular && (nlink <= 1 || !node.in_upper()) && node.opens().is_empty() {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(at.dir, at.name, flags, rustix::fs::Mode::empty());
+        self.with_descriptors(open).ok().map(Arc::new)
+    }
+}

@@ -1,0 +1,427 @@
+//! Nodes: what the kernel knows by a node id.
+//!
+//! A node is an object of the merged view. It keeps the names it is linked
+//! under and the layer its attributes and data come from, never a descriptor
+//! (unless it is unlinked) and never a path.
+//!
+//! **Life.** A node lives in the table while the kernel counts lookups on it.
+//! The last FORGET marks it dead under its `links` lock, then takes it out of
+//! the table and of its parents' `children`; whoever meets a dead node treats
+//! it as missing.
+
+use super::file::OpenFile;
+use crate::sys::{Errno, Kind, Result, Stat};
+use crate::union::LayerId;
+use crate::union::listing::Listing;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use parking_lot::{Mutex, RwLock};
+use std::hash::BuildHasher;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// The node id of the root (`FUSE_ROOT_ID`).
+pub const ROOT_ID: u64 = 1;
+
+/// One object of the merged view.
+#[derive(Debug)]
+pub struct Node {
+    /// The id the kernel knows it by; never used twice.
+    pub id: u64,
+    /// Its type, immutable.
+    pub kind: Kind,
+    /// The inode number shown.
+    ino: AtomicU64,
+    /// Set once the object is in upper; it never leaves it.
+    in_upper: AtomicBool,
+    /// The inode's own lock: shared while a system call goes by the node's
+    /// name, exclusive while its name or layer changes.
+    pub place: RwLock<Place>,
+    /// Short lock: names, lookups, open files.
+    links: Mutex<Links>,
+    /// What directories have beside.
+    dir: Option<Box<Dir>>,
+}
+
+/// Where the object is.
+#[derive(Debug)]
+pub enum Place {
+    /// In a lower layer, under the node's name.
+    Lower(LayerId),
+    /// In upper, under the node's name.
+    Upper,
+    /// Under no name any more.
+    Gone(Box<Gone>),
+}
+
+/// An object without a name.
+#[derive(Debug)]
+pub struct Gone {
+    /// Its attributes when it lost its last name.
+    pub stat: Stat,
+    /// A descriptor of it, if there was reason to keep one.
+    pub fd: Option<Arc<OwnedFd>>,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The directory.
+    pub parent: Arc<Node>,
+    /// The name.
+    pub name: Box<[u8]>,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    /// Lookups the kernel counts; meaningless once `dead`.
+    lookups: u64,
+    dead: bool,
+    first: Option<Link>,
+    /// Boxed, because most nodes have neither.
+    more: Option<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    /// Further hard links.
+    links: Vec<Link>,
+    opens: Vec<Arc<OpenFile>>,
+}
+
+/// The part of a node that only directories have.
+#[derive(Debug)]
+pub struct Dir {
+    /// The directory's own lock: exclusive while its names change, shared while they are looked at.
+    pub lock: RwLock<()>,
+    /// The lower directories that are merged in it, from the top; immutable.
+    pub stack: Box<[LowerDir]>,
+    /// The merged listing, once it was needed; changed under `lock` only.
+    pub listing: RwLock<Option<Listing>>,
+    /// When the listing was last used, in ticks of the budget's clock.
+    pub listing_used: AtomicU64,
+    /// Names looked up while there was no listing.
+    pub misses: AtomicU32,
+    /// `overlay.impure` is known to be set on the upper directory.
+    pub impure: AtomicBool,
+    /// Short lock: the known nodes by name.
+    children: Mutex<HashTable<Child>>,
+}
+
+/// One directory of a lower layer.
+#[derive(Debug, Clone)]
+pub struct LowerDir {
+    /// The layer.
+    pub layer: LayerId,
+    /// Its path from the layer's root, components separated by `/`; empty for the root.
+    pub path: Arc<[u8]>,
+    /// It may hold whiteouts in attribute form.
+    pub xwhiteouts: bool,
+}
+
+#[derive(Debug)]
+struct Child {
+    hash: u64,
+    node: Arc<Node>,
+}
+
+impl Node {
+    /// A new node with one lookup, not in any table yet. `stack` makes it a directory.
+    pub fn new(
+        id: u64,
+        kind: Kind,
+        ino: u64,
+        layer: LayerId,
+        link: Option<Link>,
+        stack: Option<Vec<LowerDir>>,
+    ) -> Self {
+        let place = if layer.is_upper() { Place::Upper } else { Place::Lower(layer) };
+        Self {
+            id,
+            kind,
+            ino: AtomicU64::new(ino),
+            in_upper: AtomicBool::new(layer.is_upper()),
+            place: RwLock::new(place),
+            links: Mutex::new(Links { lookups: 1, first: link, ..Links::default() }),
+            dir: stack.map(|stack| Box::new(Dir::new(stack))),
+        }
+    }
+
+    /// The inode number shown.
+    pub fn ino(&self) -> u64 {
+        self.ino.load(Ordering::Relaxed)
+    }
+
+    /// Shows another inode number from now on (a lower hard link that was broken).
+    pub fn set_ino(&self, ino: u64) {
+        self.ino.store(ino, Ordering::Relaxed);
+    }
+
+    /// Whether the object is (or was, before it was removed) in upper.
+    pub fn in_upper(&self) -> bool {
+        self.in_upper.load(Ordering::Acquire)
+    }
+
+    /// Notes that the object is in upper now; `place` is the guard's content.
+    pub fn move_to_upper(&self, place: &mut Place) {
+        *place = Place::Upper;
+        self.in_upper.store(true, Ordering::Release);
+    }
+
+    /// The directory part.
+    ///
+    /// # Errors
+    /// `ENOTDIR` for other nodes.
+    pub fn dir(&self) -> Result<&Dir> {
+        self.dir.as_deref().ok_or(Errno::NOTDIR)
+    }
+
+    /// Whether this is a directory that shows more than one layer.
+    pub fn is_merged(&self) -> bool {
+        self.dir.as_ref().is_some_and(|d| d.stack.len() + usize::from(self.in_upper()) > 1)
+    }
+
+    /// Whether this is a directory of upper with nothing below it.
+    pub fn is_pure_upper(&self) -> bool {
+        self.in_upper() && self.dir.as_ref().is_some_and(|d| d.stack.is_empty())
+    }
+
+    /// One more lookup; `false` when the node is dead.
+    pub fn grab(&self) -> bool {
+        let mut links = self.links.lock();
+        if !links.dead {
+            links.lookups = links.lookups.saturating_add(1);
+        }
+        !links.dead
+    }
+
+    /// `n` lookups fewer. When none is left the node is dead, and the result
+    /// holds the names to be taken out of the parents.
+    pub fn forget(&self, n: u64) -> Option<Vec<Link>> {
+        let mut links = self.links.lock();
+        links.lookups = links.lookups.saturating_sub(n);
+        if links.lookups > 0 || links.dead || self.id == ROOT_ID {
+            return None;
+        }
+        links.dead = true;
+        let more = links.more.take().map(|m| m.links).unwrap_or_default();
+        Some(links.first.take().into_iter().chain(more).collect())
+    }
+
+    /// One of its names; `None` for the root and for what has no name any more.
+    pub fn link(&self) -> Option<Link> {
+        self.links.lock().first.clone()
+    }
+
+    /// Whether `name` in the directory `parent` is one of its names.
+    pub fn has_link(&self, parent: u64, name: &[u8]) -> bool {
+        let is = |l: &Link| l.parent.id == parent && *l.name == *name;
+        let links = self.links.lock();
+        links.first.as_ref().is_some_and(is)
+            || links.more.as_ref().is_some_and(|m| m.links.iter().any(is))
+    }
+
+    /// Adds a name.
+    fn add_link(&self, link: Link) {
+        let mut links = self.links.lock();
+        match links.first {
+            None => links.first = Some(link),
+            Some(_) => links.more.get_or_insert_default().links.push(link),
+        }
+    }
+
+    /// Takes a name away; whether one is left.
+    fn drop_link(&self, parent: u64, name: &[u8]) -> bool {
+        let is = |l: &Link| l.parent.id == parent && *l.name == *name;
+        let mut links = self.links.lock();
+        let mut spare = links.more.as_mut().map(|m| std::mem::take(&mut m.links)).unwrap_or_default();
+        if links.first.as_ref().is_some_and(is) {
+            links.first = spare.pop();
+        } else if let Some(at) = spare.iter().position(is) {
+            spare.swap_remove(at);
+        }
+        if let (Some(more), false) = (links.more.as_mut(), spare.is_empty()) {
+            more.links = spare;
+        }
+        links.first.is_some()
+    }
+
+    /// Notes an open file.
+    pub fn add_open(&self, file: &Arc<OpenFile>) {
+        self.links.lock().more.get_or_insert_default().opens.push(Arc::clone(file));
+    }
+
+    /// Forgets an open file.
+    pub fn drop_open(&self, file: &Arc<OpenFile>) {
+        let mut links = self.links.lock();
+        if let Some(more) = links.more.as_mut() {
+            more.opens.retain(|f| !Arc::ptr_eq(f, file));
+            if more.opens.is_empty() && more.links.is_empty() {
+                links.more = None;
+            }
+        }
+    }
+
+    /// The open files.
+    pub fn opens(&self) -> Vec<Arc<OpenFile>> {
+        self.links.lock().more.as_ref().map(|m| m.opens.clone()).unwrap_or_default()
+    }
+}
+
+impl Dir {
+    fn new(stack: Vec<LowerDir>) -> Self {
+        Self {
+            lock: RwLock::new(()),
+            stack: stack.into_boxed_slice(),
+            listing: RwLock::new(None),
+            listing_used: AtomicU64::new(0),
+            misses: AtomicU32::new(0),
+            impure: AtomicBool::new(false),
+            children: Mutex::new(HashTable::new()),
+        }
+    }
+
+    /// The lower directory of `layer`, if it is merged here.
+    pub fn lower(&self, layer: LayerId) -> Option<&LowerDir> {
+        self.stack.iter().find(|d| d.layer == layer)
+    }
+}
+
+/// Names of directories, shared by all operations on `children`.
+#[derive(Debug, Default)]
+pub struct Names {
+    hasher: DefaultHashBuilder,
+}
+
+impl Names {
+    /// The live node called `name` in `parent`, with one more lookup.
+    pub fn grab(&self, parent: &Node, name: &[u8]) -> Option<Arc<Node>> {
+        self.find(parent, name).filter(|node| node.grab())
+    }
+
+    /// The node called `name` in `parent`, if it is known.
+    pub fn find(&self, parent: &Node, name: &[u8]) -> Option<Arc<Node>> {
+        let hash = self.hasher.hash_one(name);
+        let children = parent.dir.as_ref()?.children.lock();
+        let child = children.find(hash, |c| c.hash == hash && c.node.has_link(parent.id, name));
+        child.map(|c| Arc::clone(&c.node))
+    }
+
+    /// Adds the name `link` of `node`, which must not be known yet.
+    pub fn link(&self, node: &Arc<Node>, link: Link) {
+        let parent = Arc::clone(&link.parent);
+        let hash = self.hasher.hash_one(&*link.name);
+        node.add_link(link);
+        self.enter(&parent, hash, node);
+    }
+
+    /// Enters a node under the name it was made with; the node already there, if one is alive.
+    pub fn enter_new(&self, node: &Arc<Node>) -> Option<Arc<Node>> {
+        let link = node.link()?;
+        let hash = self.hasher.hash_one(&*link.name);
+        let mut children = link.parent.dir.as_ref()?.children.lock();
+        let same = |c: &Child| c.hash == hash && c.node.has_link(link.parent.id, &link.name);
+        if let Some(existing) = children.find(hash, same)
+            && existing.node.grab()
+        {
+            return Some(Arc::clone(&existing.node));
+        }
+        children.insert_unique(hash, Child { hash, node: Arc::clone(node) }, |c| c.hash);
+        None
+    }
+
+    fn enter(&self, parent: &Node, hash: u64, node: &Arc<Node>) {
+        if let Some(dir) = &parent.dir {
+            let child = Child { hash, node: Arc::clone(node) };
+            dir.children.lock().insert_unique(hash, child, |c| c.hash);
+        }
+    }
+
+    /// Takes the name away from `node`; whether it has another one.
+    pub fn unlink(&self, node: &Arc<Node>, parent: &Node, name: &[u8]) -> bool {
+        self.leave(node, parent, name);
+        node.drop_link(parent.id, name)
+    }
+
+    /// Takes `node` out of the children of `parent`.
+    pub fn leave(&self, node: &Arc<Node>, parent: &Node, name: &[u8]) {
+        let hash = self.hasher.hash_one(name);
+        let Some(dir) = &parent.dir else { return };
+        let mut children = dir.children.lock();
+        let same = |c: &Child| c.hash == hash && Arc::ptr_eq(&c.node, node);
+        if let Ok(slot) = children.find_entry(hash, same) {
+            slot.remove();
+        }
+        shrink(&mut children, |c| c.hash);
+    }
+}
+
+/// Gives memory back once a table is mostly empty.
+fn shrink<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
+    if table.capacity() > 64 && table.len() < table.capacity() / 8 {
+        table.shrink_to_fit(hash);
+    }
+}
+
+/// The nodes by id.
+#[derive(Debug)]
+pub struct NodeTable {
+    shards: [RwLock<HashTable<Arc<Node>>>; SHARDS],
+    next: AtomicU64,
+}
+
+const SHARDS: usize = 16;
+
+impl NodeTable {
+    /// A table that holds `root`.
+    pub fn new(root: Arc<Node>) -> Self {
+        let table = Self {
+            shards: std::array::from_fn(|_| RwLock::new(HashTable::new())),
+            next: AtomicU64::new(ROOT_ID + 1),
+        };
+        table.insert(root);
+        table
+    }
+
+    /// An id that was never used.
+    pub fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Adds `node`.
+    pub fn insert(&self, node: Arc<Node>) {
+        self.shard(node.id).write().insert_unique(hash_id(node.id), node, |n| hash_id(n.id));
+    }
+
+    /// The node `id`.
+    ///
+    /// # Errors
+    /// `ESTALE` when there is none.
+    pub fn get(&self, id: u64) -> Result<Arc<Node>> {
+        let shard = self.shard(id).read();
+        shard.find(hash_id(id), |n| n.id == id).cloned().ok_or(Errno::STALE)
+    }
+
+    /// Takes the node `id` out.
+    pub fn remove(&self, id: u64) {
+        let mut shard = self.shard(id).write();
+        if let Ok(slot) = shard.find_entry(hash_id(id), |n| n.id == id) {
+            slot.remove();
+        }
+        shrink(&mut shard, |n| hash_id(n.id));
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|s| s.read().len()).sum()
+    }
+
+    fn shard(&self, id: u64) -> &RwLock<HashTable<Arc<Node>>> {
+        &self.shards[id as usize % SHARDS]
+    }
+}
+
+/// Ids are consecutive: one multiplication spreads them well enough.
+fn hash_id(id: u64) -> u64 {
+    id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,99 @@
+//! Where an object of upper was copied up from.
+
+use super::Fs;
+use super::node::Node;
+use crate::format::{Namespace, OverlayName, origin::Origin};
+use crate::sys::{At, Errno, Kind, Result, handle, stat, xattr};
+use crate::union::LayerId;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+impl Fs {
+    /// The inode number that the origin of the upper object `at` shows, if it
+    /// can be found and still names one file.
+    pub(super) fn origin_ino(&self, at: At<'_>) -> Result<Option<u64>> {
+        let name = OverlayName::Origin.full(self.layers.namespace);
+        let Some(origin) = xattr::get(at, name)?.and_then(|v| Origin::decode(&v)) else {
+            return Ok(None);
+        };
+        let handle = handle::Handle { kind: origin.kind.into(), bytes: origin.handle };
+        let same = |uuid: [u8; 16]| uuid == origin.uuid;
+        let file_systems = self.layers.file_systems.iter().enumerate().filter(|(_, fs)| same(fs.uuid));
+        for (i, fs) in file_systems {
+            // A handle that no longer opens is no origin (`ovl_check_origin_fh`).
+            let Ok(fd) = handle::open(fs.anchor.as_fd(), &handle) else { continue };
+            let stat = stat::stat(At::fd(fd.as_fd()))?;
+            if stat.nlink == 1 {
+                return Ok(Some(self.ino_map.show(i as u16, stat.ino)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The value of the origin attribute for the lower object `lower` of `layer`:
+    /// its handle, or nothing where nobody could open one (`ovl_encode_real_fh`).
+    pub(super) fn origin_value(&self, layer: LayerId, lower: At<'_>) -> Vec<u8> {
+        if self.layers.namespace == Namespace::User {
+            return Vec::new();
+        }
+        let uuid = self
+            .lower(layer)
+            .ok()
+            .and_then(|l| self.layers.file_systems.get(usize::from(l.fs)))
+            .map_or([0; 16], |fs| fs.uuid);
+        let encoded = handle::encode(lower).ok().and_then(|h| {
+            Origin { uuid, kind: u8::try_from(h.kind).ok()?, handle: h.bytes }.encode()
+        });
+        encoded.unwrap_or_default()
+    }
+
+    /// Marks the upper directory of `dir` as one with children that have an origin.
+    pub(super) fn set_impure(&self, dir: &Node) -> Result<()> {
+        let flag = &dir.dir()?.impure;
+        if flag.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let upper = self.upper()?;
+        self.on(dir, |at, _| match upper.is_marked(at, OverlayName::Impure)? {
+            true => Ok(()),
+            false => upper.mark(at, OverlayName::Impure, b"y"),
+        })?;
+        flag.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives a merged upper directory that lacks one the origin of its topmost
+    /// lower directory, as the kernel does when it looks one up (`ovl_fix_origin`).
+    /// What cannot be written is left: the mark only keeps inode numbers.
+    pub(super) fn fix_origin(&self, parent: &Node, node: &Node) {
+        let Some(lower) = node.dir().ok().and_then(|d| d.stack.first()) else { return };
+        if !node.in_upper() || self.layers.upper.is_none() {
+            return;
+        }
+        let fixed = (|| -> Result<()> {
+            let upper = self.upper()?;
+            let missing = self.on(node, |at, _| Ok(!upper.is_marked(at, OverlayName::Origin)?))?;
+            if !missing {
+                return Ok(());
+            }
+            let fd = self.dir_fd(node, lower.layer)?;
+            let value = self.origin_value(lower.layer, At::fd(fd.as_fd()));
+            self.on(node, |at, _| upper.mark(at, OverlayName::Origin, &value))?;
+            self.set_impure(parent)
+        })();
+        if let Err(e) = fixed {
+            log::debug!("no origin set on node {}: {e}", node.id);
+        }
+    }
+
+    /// Whether the object at `at` in upper carries an origin.
+    pub(super) fn has_origin(&self, at: At<'_>, kind: Kind) -> Result<bool> {
+        if self.layers.namespace == Namespace::User && !matches!(kind, Kind::File | Kind::Dir) {
+            return Ok(false);
+        }
+        match self.upper()?.is_marked(at, OverlayName::Origin) {
+            Err(Errno::ACCESS | Errno::PERM) => Ok(false),
+            done => done,
+        }
+    }
+}

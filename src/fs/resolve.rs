@@ -1,0 +1,259 @@
+//! What a name in a directory resolves to: asks the layers, from the top down,
+//! and lets [`union::lookup`](crate::union::lookup) decide.
+
+use super::node::{LowerDir, Node};
+use super::{Fs, ROOT_ID};
+use crate::format::{Namespace, Redirect};
+use crate::layer::facts::{self, Found, Reading};
+use crate::sys::{At, Errno, Kind, Result, Stat};
+use crate::union::LayerId;
+use crate::union::lookup::{Facts, Lookup, Refused, Then};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// An object of the merged view, before it has a node.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The topmost layer that holds it.
+    pub layer: LayerId,
+    /// Its attributes there.
+    pub stat: Stat,
+    /// For a directory: the lower directories merged in it.
+    pub stack: Vec<LowerDir>,
+    /// The real inode number of the topmost of them.
+    pub stack_ino: Option<u64>,
+}
+
+/// Where the layers below the present one are asked.
+enum Base<'a> {
+    /// In the directories merged in the parent, under this name.
+    Parent(&'a [LowerDir], Vec<u8>),
+    /// Under this path from their roots.
+    Root(Vec<u8>),
+}
+
+impl From<Refused> for Errno {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Metacopy | Refused::Redirect => Errno::PERM,
+            Refused::NoData => Errno::IO,
+        }
+    }
+}
+
+impl Fs {
+    /// Resolves `name` in `parent`, whose lock the caller holds; `None` when
+    /// nothing is visible under it.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG`; `EPERM`, `EIO` and `EINVAL` for marks that may not be
+    /// followed; those of the layers' file systems.
+    pub(super) fn resolve(&self, parent: &Node, name: &[u8]) -> Result<Option<Resolved>> {
+        if name.len() > 255 {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let dir = parent.dir()?;
+        let listing = dir.listing.read();
+        let (mut ask_upper, mut slots) = (parent.in_upper(), dir.stack.to_vec());
+        if let Some(listing) = &*listing {
+            let Some(known) = listing.get(name).filter(|k| k.visible) else { return Ok(None) };
+            let top = [known.top.0];
+            let layers = known.stack.unwrap_or(&top);
+            ask_upper &= layers.contains(&LayerId::UPPER.0);
+            // A redirect continues in layers that do not list the name.
+            if !known.top.is_upper() || !self.follow_redirects {
+                slots.retain(|slot| layers.contains(&slot.layer.0));
+            }
+        }
+        drop(listing);
+        self.resolve_in(parent, name, ask_upper, &slots)
+    }
+
+    fn resolve_in(
+        &self,
+        parent: &Node,
+        name: &[u8],
+        ask_upper: bool,
+        slots: &[LowerDir],
+    ) -> Result<Option<Resolved>> {
+        let mut lookup = Lookup::new(self.follow_redirects);
+        let mut result = None;
+        let mut then = Then::Next;
+        if ask_upper {
+            let found = self.gather_upper(parent, name, !slots.is_empty())?;
+            then = take(&mut lookup, &mut result, LayerId::UPPER, found, || Arc::from(&b""[..]))?;
+        }
+        let mut base = Base::Parent(slots, name.to_vec());
+        let mut next_layer = 1;
+        while then != Then::Stop {
+            if let Then::Redirected(redirect) = then {
+                base = redirected(base, redirect);
+            }
+            let Some((layer, path)) = next_slot(&base, next_layer, self.layers.lowers.len()) else {
+                break;
+            };
+            next_layer = layer.0 + 1;
+            let more_below = self.more_below(&base, next_layer);
+            let (found, stopped) = match &base {
+                Base::Parent(_, name) => (self.gather_lower(parent, layer, name, more_below)?, false),
+                Base::Root(path) => self.gather_path(layer, path, more_below)?,
+            };
+            then = take(&mut lookup, &mut result, layer, found, || path)?;
+            if stopped {
+                then = Then::Stop;
+            }
+        }
+        lookup.finish()?;
+        Ok(result)
+    }
+
+    fn gather_upper(&self, parent: &Node, name: &[u8], more_below: bool) -> Result<Found> {
+        let dir = self.dir_fd(parent, LayerId::UPPER)?;
+        let reading = Reading { dot_wh: false, ..self.reading(more_below) };
+        facts::gather(At::new(dir.as_fd(), name), reading)
+    }
+
+    fn gather_lower(
+        &self,
+        parent: &Node,
+        layer: LayerId,
+        name: &[u8],
+        more_below: bool,
+    ) -> Result<Found> {
+        let dir = self.dir_fd(parent, layer)?;
+        facts::gather(At::new(dir.as_fd(), name), self.reading(more_below))
+    }
+
+    /// Gathers what `layer` holds at `path`; whether the layers below are hidden
+    /// by something on the way there.
+    fn gather_path(&self, layer: LayerId, path: &[u8], more_below: bool) -> Result<(Found, bool)> {
+        let root = self.lower(layer)?.root();
+        let mut opaque_above = false;
+        let nothing = |facts| Found { facts, stat: None, xwhiteouts: false };
+        let mut ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i);
+        let mut here = None;
+        let mut start = 0;
+        loop {
+            let end = ends.next();
+            let name = &path[start..end.unwrap_or(path.len())];
+            let dir = here.as_ref().map_or(root, |fd: &std::os::fd::OwnedFd| fd.as_fd());
+            let found = facts::gather(At::new(dir, name), self.reading(more_below))?;
+            let Some(end) = end else { return Ok((found, opaque_above)) };
+            match found.facts {
+                Facts::Dir { opaque, .. } => opaque_above |= opaque,
+                Facts::Absent => return Ok((nothing(Facts::Absent), opaque_above)),
+                Facts::Whiteout | Facts::NonDir { .. } => return Ok((nothing(Facts::Absent), true)),
+            }
+            here = Some(self.with_descriptors(|| crate::sys::node::open_dir_path(dir, name))?);
+            start = end + 1;
+        }
+    }
+
+    fn reading(&self, more_below: bool) -> Reading {
+        Reading { namespace: self.layers.namespace, dot_wh: self.dot_wh, more_below }
+    }
+
+    /// Whether marks of a directory matter: a layer follows. Where redirects
+    /// are followed any lower layer may.
+    fn more_below(&self, base: &Base<'_>, next_layer: u16) -> bool {
+        match base {
+            Base::Parent(slots, _) if !self.follow_redirects => {
+                slots.iter().any(|s| s.layer.0 >= next_layer)
+            }
+            _ => usize::from(next_layer) <= self.layers.lowers.len(),
+        }
+    }
+
+    /// The inode number that an object shows, which stays its own when it is copied up.
+    pub(super) fn ino_of(&self, parent: &Node, name: &[u8], object: &Resolved) -> Result<u64> {
+        let lower = object.stack.first().map(|d| d.layer).zip(object.stack_ino);
+        if let Some((layer, ino)) = lower {
+            return Ok(self.shown_ino(layer, ino));
+        }
+        if object.layer.is_upper() && object.stat.kind() != Kind::Dir && object.stat.nlink == 1
+            && self.layers.namespace == Namespace::Trusted
+        {
+            let dir = self.dir_fd(parent, LayerId::UPPER)?;
+            if let Some(ino) = self.origin_ino(At::new(dir.as_fd(), name))? {
+                return Ok(ino);
+            }
+        }
+        Ok(self.shown_ino(object.layer, object.stat.ino))
+    }
+
+    /// Whether anything is visible under `name` in the layers below upper.
+    ///
+    /// # Errors
+    /// Those of [`Self::resolve`].
+    pub(super) fn visible_below(&self, parent: &Node, name: &[u8]) -> Result<bool> {
+        let dir = parent.dir()?;
+        if dir.stack.is_empty() {
+            return Ok(false);
+        }
+        if let Some(listing) = &*dir.listing.read() {
+            return Ok(listing.get(name).is_some_and(|known| known.below));
+        }
+        for slot in &dir.stack {
+            match self.gather_lower(parent, slot.layer, name, false)?.facts {
+                Facts::Absent => {}
+                Facts::Whiteout => return Ok(false),
+                Facts::Dir { .. } | Facts::NonDir { .. } => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether `node` is the root.
+    pub(super) fn is_root(node: &Node) -> bool {
+        node.id == ROOT_ID
+    }
+}
+
+/// Hands what `layer` holds to the lookup, and adds it to the result if it belongs there.
+fn take(
+    lookup: &mut Lookup,
+    result: &mut Option<Resolved>,
+    layer: LayerId,
+    found: Found,
+    path: impl FnOnce() -> Arc<[u8]>,
+) -> Result<Then> {
+    let step = lookup.visit(layer, found.facts)?;
+    let Some(stat) = found.stat.filter(|_| step.take) else { return Ok(step.then) };
+    let object = result.get_or_insert_with(|| Resolved {
+        layer,
+        stat,
+        stack: Vec::new(),
+        stack_ino: None,
+    });
+    if stat.kind() == Kind::Dir && !layer.is_upper() {
+        object.stack_ino.get_or_insert(stat.ino);
+        object.stack.push(LowerDir { layer, path: path(), xwhiteouts: found.xwhiteouts });
+    }
+    Ok(step.then)
+}
+
+/// The next layer at or after `from` that is asked, and the path it is asked for.
+fn next_slot(base: &Base<'_>, from: u16, lowers: usize) -> Option<(LayerId, Arc<[u8]>)> {
+    match base {
+        Base::Parent(slots, name) => {
+            let slot = slots.iter().find(|s| s.layer.0 >= from)?;
+            Some((slot.layer, Fs::join(&slot.path, name).into()))
+        }
+        Base::Root(path) if usize::from(from) <= lowers => {
+            Some((LayerId(from), path.as_slice().into()))
+        }
+        Base::Root(_) => None,
+    }
+}
+
+/// Where the layers below a redirect are asked.
+fn redirected<'a>(base: Base<'a>, redirect: Redirect) -> Base<'a> {
+    match (redirect, base) {
+        (Redirect::Absolute(path), _) => Base::Root(path),
+        (Redirect::Sibling(name), Base::Parent(slots, _)) => Base::Parent(slots, name),
+        (Redirect::Sibling(name), Base::Root(path)) => {
+            let parent = path.iter().rposition(|&b| b == b'/').map_or(&b""[..], |i| &path[..i]);
+            Base::Root(Fs::join(parent, &name))
+        }
+    }
+}
