@@ -235,3 +235,54 @@ fn enter_mount_namespace(namespace: &OsStr) -> Result<(), MountError> {
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Mount))
         .map_err(|error| refused(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What the parent makes of `report`, written while `script` ran as its child.
+    fn parent(report: &[u8], script: &str) -> Result<(), MountError> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        File::from(writer).write_all(report).unwrap();
+        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let result = wait_until_mounted(reader.into(), Pid::from_child(&child));
+        // The end of a child that failed was waited for already.
+        assert_eq!(child.wait().is_ok(), result.is_ok());
+        result
+    }
+
+    #[test]
+    fn the_parent_ends_as_the_child_reports() {
+        assert_eq!(parent(&[MOUNTED], "exit 0"), Ok(()));
+        let error = MountError::new(Failure::Layer, "no such layer");
+        assert_eq!(parent(b"\x03no such layer", "exit 3"), Err(error));
+        let error = parent(b"", "kill -KILL $$").unwrap_err();
+        assert!(
+            error.failure == Failure::Internal && error.message.contains("signal 9"),
+            "{error}"
+        );
+        let error = parent(b"", "exit 7").unwrap_err();
+        assert!(error.message.contains("code 7"), "{error}");
+    }
+
+    #[test]
+    fn a_report_is_made_once() {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let report = Report::new(writer.into());
+        report.mounted().unwrap();
+        report.failed(&MountError::new(Failure::Fuse, "too late"));
+        let mut told = Vec::new();
+        File::from(reader).read_to_end(&mut told).unwrap();
+        assert_eq!(told, [MOUNTED]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_none_is_refused() {
+        for namespace in ["/nonexistent/ns", "/dev/null", "0"] {
+            let error = enter_mount_namespace(OsStr::new(namespace)).unwrap_err();
+            assert_eq!(error.failure, Failure::Usage);
+            assert!(error.message.contains("cannot be entered"), "{error}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use rustix::fs::{lgetxattr, llistxattr, major, minor};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::{internal, say};
@@ -86,24 +87,27 @@ impl Demo {
     }
 
     fn mount(&self) -> Result<ExitCode, MountError> {
-        let layers = [self.path("base"), self.path("app"), self.path("upper")].map(escaped);
-        let work = self.path("work");
-        self.program(
+        self.announce(
             "Mount them as one: app above base, changes go to upper",
             "ovlfuse mount --work work base:app:upper merged",
-            &[
-                "mount".into(),
-                "--work".into(),
-                work.into(),
-                layers.join(OsStr::new(":")),
-                self.merged.clone().into(),
-            ],
         )
+        .map_err(|error| internal("demo: the output", &error))?;
+        let layers = [self.path("base"), self.path("app"), self.path("upper")].map(escaped);
+        ovlfuse(&[
+            "mount".into(),
+            "--work".into(),
+            self.path("work").into(),
+            layers.join(OsStr::new(":")),
+            self.merged.clone().into(),
+        ])
     }
 
+    /// Unmounts, even if nobody reads the output any more.
     fn unmount(&self) -> Result<ExitCode, MountError> {
-        let args = ["umount".into(), self.merged.clone().into()];
-        self.program("Unmount", "ovlfuse umount merged", &args)
+        if let Err(error) = self.announce("Unmount", "ovlfuse umount merged") {
+            say(format_args!("demo: the output: {error}"));
+        }
+        ovlfuse(&["umount".into(), self.merged.clone().into()])
     }
 
     /// The merged view, before and after some changes.
@@ -172,31 +176,17 @@ impl Demo {
         ));
     }
 
-    /// Runs this program with `args`, which are shown as `shown`.
-    fn program(
-        &self,
-        heading: &str,
-        shown: &str,
-        args: &[OsString],
-    ) -> Result<ExitCode, MountError> {
-        let run = || {
-            self.heading(heading)?;
-            self.command(shown)?;
-            Command::new(std::env::current_exe()?).args(args).status()
-        };
-        let status = run().map_err(|error| internal("demo: ovlfuse itself", &error))?;
-        Ok(match status.code().map(u8::try_from) {
-            Some(Ok(code)) => ExitCode::from(code),
-            _ => ExitCode::FAILURE,
-        })
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     fn heading(&self, text: &str) -> io::Result<()> {
         writeln!(&self.out, "\n== {text}")
+    }
+
+    fn announce(&self, heading: &str, command: &str) -> io::Result<()> {
+        self.heading(heading)?;
+        self.command(command)
     }
 
     fn command(&self, text: &str) -> io::Result<()> {
@@ -225,6 +215,16 @@ impl Demo {
         }
         Ok(())
     }
+}
+
+/// Runs this program with `args`.
+fn ovlfuse(args: &[OsString]) -> Result<ExitCode, MountError> {
+    let status = std::env::current_exe().and_then(|own| Command::new(own).args(args).status());
+    let status = status.map_err(|error| internal("demo: ovlfuse itself", &error))?;
+    Ok(match status.code().map(u8::try_from) {
+        Some(Ok(code)) => ExitCode::from(code),
+        _ => ExitCode::FAILURE,
+    })
 }
 
 fn names(dir: &Path) -> io::Result<Vec<OsString>> {
@@ -268,8 +268,11 @@ fn letter(kind: FileType) -> char {
 /// The overlay attributes of a file, as far as this user may see them.
 fn overlay_xattrs(path: &Path) -> io::Result<Vec<(String, String)>> {
     let mut list = vec![0; XATTR_BYTES];
-    let length = llistxattr(path, list.as_mut_slice())?;
-    list.truncate(length);
+    match llistxattr(path, list.as_mut_slice()) {
+        Ok(length) => list.truncate(length),
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno.into()),
+    }
     let names = list.split(|&byte| byte == 0).map(String::from_utf8_lossy);
     let overlay = names.filter(|name| name.contains(".overlay."));
     overlay

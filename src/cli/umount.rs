@@ -119,7 +119,7 @@ impl Daemons {
                 }
             }
             Self::Candidates(daemons) if daemons.is_empty() => {
-                say("warning: unmounted, but the daemon cannot be seen and was not waited for");
+                say("warning: unmounted; no daemon of this mount was seen, so none was waited for");
                 Ok(())
             }
             Self::Candidates(daemons) => {

@@ -62,3 +62,15 @@ pub fn close_inherited() -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        // The test harness is a thread of its own.
+        let error = std::thread::scope(|scope| scope.spawn(|| fork().unwrap_err()).join().unwrap());
+        assert_eq!(error.raw_os_error(), Some(libc::EDEADLK));
+    }
+}
