@@ -29,8 +29,8 @@ Examples:
 
   Try a change in a tree without touching it; throw the change away:
     mkdir upper merged
-    ovlfuse mount /usr/share/doc:upper merged
-    rm -r merged/bash && ls merged
+    ovlfuse mount project:upper merged
+    rm -r merged/src; ls merged project
     ovlfuse umount merged && rm -r upper
 
   Three layers, read-only:

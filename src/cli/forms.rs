@@ -200,7 +200,7 @@ fn verbosity(flags: u8, debug: bool) -> u8 {
 
 /// clap's help as a text, its errors as one sentence.
 fn from_clap(error: &clap::Error) -> Result<Command, MountError> {
-    let text = error.render().to_string();
+    let text = format!("{}\n", error.render().to_string().trim_end());
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Command::Show { text, code: 0 }),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Command::Show {
