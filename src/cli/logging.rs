@@ -54,7 +54,16 @@ pub fn until_detached(verbosity: u8) -> Detach {
 }
 
 fn builder(verbosity: u8) -> Builder {
-    Builder::from_env(Env::default().default_filter_or(default_level(verbosity).as_str()))
+    Builder::from_env(Env::default().default_filter_or(default_filter(verbosity)))
+}
+
+/// The filter without `RUST_LOG`: other crates' lines only where every detail is wanted.
+fn default_filter(verbosity: u8) -> &'static str {
+    match verbosity {
+        0 => "error,ovlfuse=warn",
+        1 => "error,ovlfuse=info",
+        _ => "debug",
+    }
 }
 
 fn default_level(verbosity: u8) -> LevelFilter {
@@ -157,6 +166,21 @@ fn label(level: Level) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn verbosity_opens_the_filter() {
+        for (verbosity, level) in [(0, Level::Warn), (1, Level::Info), (2, Level::Debug)] {
+            let filter = Builder::new()
+                .parse_filters(default_filter(verbosity))
+                .build();
+            let enabled = |level, target| {
+                filter.enabled(&Metadata::builder().level(level).target(target).build())
+            };
+            assert!(enabled(level, "ovlfuse::fs"), "{verbosity}");
+            assert_eq!(enabled(Level::Warn, "fuser::session"), verbosity == 2);
+            assert_eq!(default_level(verbosity), level.to_level_filter());
+        }
+    }
 
     #[test]
     fn syslog_lines_have_priority_tag_and_one_line() {
