@@ -1,6 +1,13 @@
 //! What a mount is to be: the values that the command line is turned into.
 //!
-//! Pure: nothing here looks at the file system.
+//! Pure: nothing here looks at the file system. [`options`] reads `-o` lists and
+//! layer stacks into an [`options::Options`], which becomes a [`Config`];
+//! [`split`] knows the separators and escapes.
+
+pub mod options;
+pub mod split;
+
+mod tables;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

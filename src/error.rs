@@ -31,6 +31,26 @@ pub enum Failure {
     Unmount = 9,
 }
 
+impl Failure {
+    const ALL: [Self; 9] = [
+        Self::Internal,
+        Self::Usage,
+        Self::Layer,
+        Self::Work,
+        Self::Mountpoint,
+        Self::Fuse,
+        Self::Fusermount,
+        Self::Upper,
+        Self::Unmount,
+    ];
+
+    /// The kind with exit code `code`; [`Failure::Internal`] for a code of none.
+    pub fn from_exit_code(code: u8) -> Self {
+        let found = Self::ALL.into_iter().find(|failure| *failure as u8 == code);
+        found.unwrap_or(Self::Internal)
+    }
+}
+
 /// A failure with the one sentence that tells the user about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountError {
@@ -43,7 +63,10 @@ pub struct MountError {
 impl MountError {
     /// An error of kind `failure` that says `message`.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into() }
+        Self {
+            failure,
+            message: message.into(),
+        }
     }
 
     /// The process exit code of this error.
@@ -59,3 +82,17 @@ impl fmt::Display for MountError {
 }
 
 impl std::error::Error for MountError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_survive_a_pipe() {
+        for (index, failure) in Failure::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, index + 1);
+            assert_eq!(Failure::from_exit_code(failure as u8), failure);
+        }
+        assert_eq!(Failure::from_exit_code(77), Failure::Internal);
+    }
+}

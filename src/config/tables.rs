@@ -1,0 +1,167 @@
+//! The options that change nothing, and the ones that are refused, with the reason.
+//!
+//! What is here and what is not is part of the interface: `docs/ovlfuse.1.md`
+//! lists the same names.
+
+/// An option with a fixed set of values of which the accepted ones describe
+/// what a mount does anyway.
+pub struct Choice {
+    /// The option's name.
+    pub name: &'static str,
+    /// Values that need no action.
+    pub accepted: &'static [&'static str],
+    /// Values that are refused; the empty one stands for "no value given".
+    pub refused: &'static [(&'static str, &'static str)],
+}
+
+const NOT_YET: &str = "is not supported by this version";
+const NO_HANDLES: &str =
+    "cannot work in FUSE: file handles of a FUSE mount do not outlive its daemon";
+const NO_VERITY: &str = "cannot work in FUSE: only the kernel can check fs-verity digests while it \
+                         reads a file";
+const NO_FSID: &str = "cannot work in FUSE: statfs of a FUSE mount has no file system identifier";
+
+/// Options whose accepted values are the way a mount works anyway.
+pub const CHOICES: &[Choice] = &[
+    Choice {
+        name: "redirect_dir",
+        accepted: &["off", "nofollow"],
+        refused: &[("on", NOT_YET), ("follow", NOT_YET)],
+    },
+    Choice {
+        name: "metacopy",
+        accepted: &["off"],
+        refused: &[("on", NOT_YET)],
+    },
+    Choice {
+        name: "index",
+        accepted: &["off"],
+        refused: &[("on", NOT_YET)],
+    },
+    Choice {
+        name: "nfs_export",
+        accepted: &["off"],
+        refused: &[("on", NO_HANDLES)],
+    },
+    Choice {
+        name: "verity",
+        accepted: &["off"],
+        refused: &[("on", NO_VERITY), ("require", NO_VERITY)],
+    },
+    Choice {
+        name: "uuid",
+        accepted: &["auto", "null"],
+        refused: &[("on", NO_FSID), ("off", NOT_YET)],
+    },
+    Choice {
+        name: "fast_ino",
+        accepted: &["0"],
+        refused: &[("1", NOT_YET)],
+    },
+    Choice {
+        name: "noxattrs",
+        accepted: &["0"],
+        refused: &[("", NOT_YET), ("1", NOT_YET)],
+    },
+    Choice {
+        name: "xattr_permissions",
+        accepted: &["0"],
+        refused: &[("1", NOT_YET), ("2", NOT_YET)],
+    },
+];
+
+/// Names that are refused whatever their value is.
+pub const REFUSED: &[(&str, &str)] = &[
+    (
+        "datadir+",
+        "is not supported by this version: data-only layers need metacopy",
+    ),
+    ("uidmapping", NOT_YET),
+    ("gidmapping", NOT_YET),
+    ("squash_to_root", NOT_YET),
+    ("squash_to_uid", NOT_YET),
+    ("squash_to_gid", NOT_YET),
+    ("static_nlink", NOT_YET),
+    (
+        "noacl",
+        "is not supported by this version: ACLs are always on",
+    ),
+    (
+        "timeout",
+        "is not supported: the kernel caches names and attributes without expiry",
+    ),
+    (
+        "writeback",
+        "is not supported by this version: how writes are cached cannot be chosen",
+    ),
+    ("plugins", "is not supported: there are no plugins"),
+    ("nooverride_creds", NOT_YET),
+    ("context", NOT_YET),
+    ("fscontext", NOT_YET),
+    ("defcontext", NOT_YET),
+    ("rootcontext", NOT_YET),
+    (
+        "allow_root",
+        "is not supported: use allow_other, or neither",
+    ),
+    (
+        "auto_unmount",
+        "is not supported: SIGTERM and SIGINT unmount, after a crash use `umount`",
+    ),
+    ("sync", NOT_YET),
+    ("dirsync", NOT_YET),
+    (
+        "strictatime",
+        "is not supported: access times follow the upper layer's file system",
+    ),
+    (
+        "lazytime",
+        "is not supported: access times follow the upper layer's file system",
+    ),
+    (
+        "mand",
+        "is not supported: Linux has no mandatory locks any more",
+    ),
+    ("nosymfollow", NOT_YET),
+    ("remount", "is not possible: unmount and mount again"),
+    ("bind", "is not possible: use `mount --bind`"),
+    ("rbind", "is not possible: use `mount --rbind`"),
+    ("move", "is not possible: use `mount --move`"),
+];
+
+/// mount(8)'s and libfuse's options that are for others, or say what is so anyway.
+/// A value behind `=` does not matter.
+pub const NO_OPS: &[&str] = &[
+    "defaults",
+    "async",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "_netdev",
+    "nofail",
+    "comment",
+    "silent",
+    "loud",
+    "relatime",
+    "norelatime",
+    "nostrictatime",
+    "diratime",
+    "nolazytime",
+    "nomand",
+    "symfollow",
+    "iversion",
+    "noiversion",
+    "default_permissions",
+    "nonempty",
+    "override_creds",
+];
+
+/// Beginnings of names that are for userspace tools only (mount(8): `x-*`).
+pub const NO_OP_PREFIXES: &[&str] = &["x-", "X-"];
