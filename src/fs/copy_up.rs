@@ -93,7 +93,7 @@ impl Fs {
             let source = Source { layer, link, stat };
             Ok((self.build(upper, at, &source, keep)?, source))
         })?;
-        self.install(upper, node, copy, &source)
+        self.install(node, copy, &source)
     }
 
     /// Builds the copy of the object at `from`, complete but for its place.
@@ -208,7 +208,6 @@ impl Fs {
     /// Gives the copy its place, unless the node was removed meanwhile.
     fn install(
         &self,
-        upper: &Upper,
         node: &Arc<Node>,
         copy: Copy<'_>,
         source: &Source,

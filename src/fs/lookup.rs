@@ -1,6 +1,6 @@
 //! LOOKUP and FORGET: names to nodes and back.
 
-use super::node::{Link, Node};
+use super::node::{Link, Node, Place};
 use super::resolve::Resolved;
 use super::{Entry, Fs};
 use crate::sys::{Errno, Kind, Result, Stat};
@@ -63,7 +63,12 @@ impl Fs {
         let stat = object.stat;
         let link = Link { parent: Arc::clone(parent), name: name.into() };
         if let Some(node) = self.known_hard_link(&object) {
+            let mut place = node.place.write();
+            if matches!(*place, Place::Gone(_)) {
+                node.move_to_upper(&mut place);
+            }
             self.names.link(&node, link);
+            drop(place);
             return Ok(Entry { id: node.id, attr: self.shown(&node, stat) });
         }
         let ino = self.ino_of(parent, name, &object)?;
@@ -109,6 +114,9 @@ impl Fs {
         let Ok(node) = self.nodes.get(id) else { return };
         let Some(links) = node.forget(n) else { return };
         self.nodes.remove(id);
+        if node.kind == Kind::Dir {
+            self.listings.forget(id);
+        }
         for link in links {
             self.names.leave(&node, &link.parent, &link.name);
         }

@@ -2,7 +2,7 @@
 //! and lets [`union::lookup`](crate::union::lookup) decide.
 
 use super::node::{LowerDir, Node};
-use super::{Fs, ROOT_ID};
+use super::Fs;
 use crate::format::{Namespace, Redirect};
 use crate::layer::facts::{self, Found, Reading};
 use crate::sys::{At, Errno, Kind, Result, Stat};
@@ -201,11 +201,6 @@ impl Fs {
             }
         }
         Ok(false)
-    }
-
-    /// Whether `node` is the root.
-    pub(super) fn is_root(node: &Node) -> bool {
-        node.id == ROOT_ID
     }
 }
 

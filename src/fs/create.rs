@@ -1,0 +1,239 @@
+//! Making objects: CREATE, MKNOD, MKDIR, SYMLINK.
+//!
+//! Where nothing stands in upper the object is made in its place, under the
+//! caller's identity and umask, and the file system below applies its own
+//! rules. Over a whiteout it is made in the work directory and moved into
+//! place at once; what it inherits from its directory is then set by hand.
+
+use super::node::{Link, Node};
+use super::{Caller, Entry, Fs};
+use crate::format::{OverlayName, acl};
+use crate::layer::Upper;
+use crate::layer::work::Temp;
+use crate::sys::identity::{self, Privilege};
+use crate::sys::{self, At, Errno, Kind, Result, xattr};
+use crate::union::LayerId;
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// What is to be made.
+#[derive(Debug, Clone, Copy)]
+pub enum What<'a> {
+    /// A regular file, opened with these `open(2)` flags.
+    File(u32),
+    /// A directory.
+    Dir,
+    /// A symbolic link to this target.
+    Symlink(&'a [u8]),
+    /// A node of the type in the mode, with this packed device number.
+    Node(u32),
+}
+
+/// A new object's name and permissions.
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
+    /// The directory's node id.
+    pub parent: u64,
+    /// The name.
+    pub name: &'a [u8],
+    /// Type and permission bits.
+    pub mode: u32,
+    /// The caller's umask.
+    pub umask: u32,
+    /// The caller.
+    pub caller: Caller,
+}
+
+impl Fs {
+    /// Makes and opens a regular file; its entry and handle.
+    ///
+    /// # Errors
+    /// `EEXIST`, `EROFS`, those of open(2) and of copying up the directory.
+    pub fn create(&self, new: New<'_>, flags: u32) -> Result<(Entry, u64)> {
+        let (entry, fd) = self.make(new, What::File(flags))?;
+        let node = self.nodes.get(entry.id)?;
+        let fd = fd.ok_or(Errno::IO)?;
+        Ok((entry, self.add_created(node, flags, fd)))
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// `EEXIST`, `EROFS`, those of mkdir(2) and of copying up the directory it lies in.
+    pub fn mkdir(&self, new: New<'_>) -> Result<Entry> {
+        self.make(new, What::Dir).map(|(entry, _)| entry)
+    }
+
+    /// Makes a symbolic link to `target`.
+    ///
+    /// # Errors
+    /// As [`Self::mkdir`].
+    pub fn symlink(&self, new: New<'_>, target: &[u8]) -> Result<Entry> {
+        self.make(new, What::Symlink(target)).map(|(entry, _)| entry)
+    }
+
+    /// Makes a regular file, pipe, socket or device node with the packed number `rdev`.
+    ///
+    /// # Errors
+    /// As [`Self::mkdir`]; `EPERM` for the device number of whiteouts.
+    pub fn mknod(&self, new: New<'_>, rdev: u32) -> Result<Entry> {
+        if Kind::from_mode(new.mode) == Some(Kind::Char) && rdev == 0 {
+            return Err(Errno::PERM);
+        }
+        self.make(new, What::Node(rdev)).map(|(entry, _)| entry)
+    }
+
+    fn make(&self, new: New<'_>, what: What<'_>) -> Result<(Entry, Option<OwnedFd>)> {
+        let upper = self.upper()?;
+        let parent = self.nodes.get(new.parent)?;
+        let dir = parent.dir()?;
+        self.copy_up(&parent, 0)?;
+        let _names = dir.lock.write();
+        if self.names.find(&parent, new.name).is_some() {
+            return Err(Errno::EXIST);
+        }
+        let parent_fd = self.dir_fd(&parent, LayerId::UPPER)?;
+        let at = At::new(parent_fd.as_fd(), new.name);
+        let made = self.with_descriptors(|| {
+            as_caller(new.caller, || {
+                identity::with_umask(new.umask, || make_at(at, new.mode, what))
+            })
+        });
+        let fd = match made {
+            Err(Errno::EXIST) if self.is_upper_whiteout(at)? => {
+                self.make_over_whiteout(upper, parent_fd.as_fd(), at, new, what)?
+            }
+            made => made?,
+        };
+        let entry = self.enter_made(&parent, new.name, at)?;
+        Ok((entry, fd))
+    }
+
+    /// Makes the object in the work directory and puts it in the place of the whiteout at `at`.
+    fn make_over_whiteout(
+        &self,
+        upper: &Upper,
+        parent: std::os::fd::BorrowedFd<'_>,
+        at: At<'_>,
+        new: New<'_>,
+        what: What<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let temp = upper.work.temp();
+        let fd = as_caller(new.caller, || {
+            identity::with_umask(0, || make_at(temp.at(), new.mode & !0o7000 | 0o700, what))
+        })?;
+        if !matches!(what, What::Symlink(_)) {
+            inherit(At::fd(parent), temp.at(), new, matches!(what, What::Dir))?;
+        } else if let Some(gid) = inherited_group(At::fd(parent))? {
+            sys::node::chown(temp.at(), None, Some(gid))?;
+        }
+        place_over_whiteout(upper, temp, at, matches!(what, What::Dir))?;
+        Ok(fd)
+    }
+
+    /// Enters the object that was just made at `at` as `name`.
+    fn enter_made(&self, parent: &Arc<Node>, name: &[u8], at: At<'_>) -> Result<Entry> {
+        let stat = sys::stat::stat(at)?;
+        let kind = stat.kind();
+        if let Some(listing) = &mut *parent.dir()?.listing.write() {
+            listing.set_upper(name, kind.dirent_type() as u8, false);
+        }
+        let link = Link { parent: Arc::clone(parent), name: name.into() };
+        let ino = self.shown_ino(LayerId::UPPER, stat.ino);
+        let stack = (kind == Kind::Dir).then(Vec::new);
+        let id = self.nodes.next_id();
+        let node = Arc::new(Node::new(id, kind, ino, LayerId::UPPER, Some(link), stack));
+        self.nodes.insert(Arc::clone(&node));
+        match self.names.enter_new(&node) {
+            None => Ok(Entry { id, attr: self.shown(&node, stat) }),
+            Some(existing) => {
+                self.nodes.remove(id);
+                self.entry(existing)
+            }
+        }
+    }
+
+    /// Whether a whiteout stands at `at` in upper.
+    pub(super) fn is_upper_whiteout(&self, at: At<'_>) -> Result<bool> {
+        match sys::stat::stat(at) {
+            Ok(stat) => crate::layer::facts::is_whiteout(at, &stat, self.layers.namespace),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Moves `temp` into the place of the whiteout at `at`; a directory is marked
+/// opaque, since something lies below.
+pub(super) fn place_over_whiteout(
+    upper: &Upper,
+    temp: Temp<'_>,
+    at: At<'_>,
+    is_dir: bool,
+) -> Result<()> {
+    if !is_dir {
+        return temp.replace(at);
+    }
+    upper.mark(temp.at(), OverlayName::Opaque, b"y")?;
+    temp.exchange(at)
+}
+
+/// Runs `f` as the owner of what it makes. Without the right to act for others
+/// the daemon's own user is the only one.
+pub(super) fn as_caller<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    if identity::may_chown() {
+        return identity::as_user(caller.uid, caller.gid, Privilege::Keep, f);
+    }
+    match caller.uid == rustix::process::geteuid().as_raw() {
+        true => f(),
+        false => Err(Errno::PERM),
+    }
+}
+
+fn make_at(at: At<'_>, mode: u32, what: What<'_>) -> Result<Option<OwnedFd>> {
+    match what {
+        What::File(flags) => {
+            let access = OFlags::from_bits_retain(flags) & OFlags::ACCMODE;
+            let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(mode & 0o7777);
+            return rustix::fs::openat(at.dir, at.name, flags, mode).map(Some);
+        }
+        What::Dir => rustix::fs::mkdirat(at.dir, at.name, Mode::from_raw_mode(mode & 0o7777)),
+        What::Symlink(target) => rustix::fs::symlinkat(target, at.dir, at.name),
+        What::Node(rdev) => sys::node::make_node(at, mode, rdev),
+    }
+    .map(|()| None)
+}
+
+/// Gives the object at `at`, made in the work directory, what it would have got
+/// in the directory `parent`: the group of a set-gid directory, its default
+/// ACL, the umask without one (`fs/overlayfs/dir.c: ovl_create_over_whiteout`).
+fn inherit(parent: At<'_>, at: At<'_>, new: New<'_>, is_dir: bool) -> Result<()> {
+    let default = xattr::get(parent, acl::DEFAULT)?;
+    let inherited = default.as_deref().and_then(|d| acl::inherit(d, new.mode));
+    let mut mode = new.mode & !new.umask;
+    if let Some(inherited) = &inherited {
+        mode = inherited.mode;
+    }
+    if let Some(gid) = inherited_group(parent)? {
+        sys::node::chown(at, None, Some(gid))?;
+        if is_dir {
+            mode |= libc::S_ISGID;
+        }
+    }
+    sys::node::chmod(at, mode)?;
+    if let Some(access) = inherited.and_then(|i| i.access) {
+        xattr::set(at, acl::ACCESS, &access, 0)?;
+    }
+    match default {
+        Some(default) if is_dir => xattr::set(at, acl::DEFAULT, &default, 0),
+        _ => Ok(()),
+    }
+}
+
+/// The group that a new object in `parent` gets instead of its maker's.
+fn inherited_group(parent: At<'_>) -> Result<Option<u32>> {
+    let stat = sys::stat::stat(parent)?;
+    Ok((stat.mode & libc::S_ISGID != 0).then_some(stat.gid))
+}

@@ -1,0 +1,70 @@
+//! Hard links: LINK.
+
+use super::create::place_over_whiteout;
+use super::node::{Link, Place};
+use super::{Entry, Fs};
+use crate::sys::{self, At, Errno, Kind, Result};
+use crate::union::LayerId;
+use rustix::fs::AtFlags;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+impl Fs {
+    /// Gives the object `id` the further name `name` in the directory `parent`.
+    ///
+    /// # Errors
+    /// `EEXIST`, `EPERM` for a directory, `EMLINK`, those of copy-up and of link(2).
+    pub fn link(&self, id: u64, parent: u64, name: &[u8]) -> Result<Entry> {
+        let upper = self.upper()?;
+        let node = self.nodes.get(id)?;
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.dir()?;
+        if node.kind == Kind::Dir {
+            return Err(Errno::PERM);
+        }
+        self.copy_up(&node, u64::MAX)?;
+        self.copy_up(&parent, 0)?;
+        let _names = dir.lock.write();
+        if self.names.find(&parent, name).is_some() {
+            return Err(Errno::EXIST);
+        }
+        let parent_fd = self.dir_fd(&parent, LayerId::UPPER)?;
+        let to = At::new(parent_fd.as_fd(), name);
+        let mut place = node.place.write();
+        let (stat, has_origin) = self.at_place(&node, &place, |from, _| {
+            match link_at(from, to) {
+                Err(Errno::EXIST) if self.is_upper_whiteout(to)? => {
+                    let temp = upper.work.temp();
+                    link_at(from, temp.at())?;
+                    place_over_whiteout(upper, temp, to, false)?;
+                }
+                done => done?,
+            }
+            Ok((sys::stat::stat(to)?, self.has_origin(to, node.kind)?))
+        })?;
+        if matches!(*place, Place::Gone(_)) {
+            node.move_to_upper(&mut place);
+        }
+        drop(place);
+        if has_origin {
+            self.set_impure(&parent)?;
+        }
+        self.note_hard_link(stat.ino, &node);
+        if !node.grab() {
+            return Err(Errno::STALE);
+        }
+        self.names.link(&node, Link { parent: Arc::clone(&parent), name: name.into() });
+        if let Some(listing) = &mut *dir.listing.write() {
+            listing.set_upper(name, node.kind.dirent_type() as u8, false);
+        }
+        Ok(Entry { id: node.id, attr: self.shown(&node, stat) })
+    }
+}
+
+/// link(2); an unlinked object is named through procfs.
+fn link_at(from: At<'_>, to: At<'_>) -> Result<()> {
+    if from.is_fd() {
+        return sys::node::link_fd(from.dir, to);
+    }
+    rustix::fs::linkat(from.dir, from.name, to.dir, to.name, AtFlags::empty())
+}

@@ -1,0 +1,294 @@
+//! Listings: READDIR and READDIRPLUS, and the memory they may take.
+//!
+//! There are no directory handles: a listing is the directory's index, whose
+//! offsets stay valid while it lives (see [`union::listing`](crate::union::listing)).
+
+use super::node::Node;
+use super::{Entry, Fs};
+use crate::format::dot_wh;
+use crate::layer::facts;
+use crate::sys::{self, At, Errno, Kind, Result, list};
+use crate::union::LayerId;
+use crate::union::listing::{LayerEntry, Listing};
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Names looked up in a directory of many layers before it gets its index.
+const MISSES_BEFORE_INDEX: u32 = 8;
+/// Layers from which an index pays for lookups.
+const LAYERS_FOR_INDEX: usize = 4;
+/// Names fetched from a listing at once.
+const BATCH: usize = 128;
+/// A listing used this recently may still be read on from an offset.
+const RECENT: Duration = Duration::from_secs(10);
+/// How far recent listings may exceed the budget.
+const OVERDRAFT: usize = 4;
+
+/// One entry of a listing.
+#[derive(Debug)]
+pub struct Item<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its `DT_*` type.
+    pub dtype: u32,
+    /// Its inode number.
+    pub ino: u64,
+    /// The offset that continues behind it.
+    pub offset: u64,
+    /// For READDIRPLUS, its entry, which carries one lookup; `None` for `.`,
+    /// `..`, and what cannot be looked up.
+    pub entry: Option<Entry>,
+}
+
+/// Takes the entries of a listing.
+pub trait Sink {
+    /// Whether an entry with a name of `len` bytes still fits.
+    fn fits(&self, len: usize) -> bool;
+    /// Takes an entry that fits.
+    fn push(&mut self, item: Item<'_>);
+}
+
+/// A name fetched from a listing.
+struct Fetched {
+    name: Vec<u8>,
+    dtype: u8,
+    offset: u64,
+}
+
+/// Bounds the memory of all listings: the least recently used go first.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    listings: LruCache<u64, (Weak<Node>, usize, Instant)>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, kept: Mutex::new(Kept { listings: LruCache::unbounded(), bytes: 0 }) }
+    }
+
+    /// Notes that the listing of `node` takes `bytes` and was used now; the
+    /// directories whose listings have to go.
+    fn touch(&self, node: &Arc<Node>, bytes: usize) -> Vec<Arc<Node>> {
+        let mut kept = self.kept.lock();
+        let now = Instant::now();
+        if let Some((_, old, _)) = kept.listings.put(node.id, (Arc::downgrade(node), bytes, now)) {
+            kept.bytes -= old;
+        }
+        kept.bytes += bytes;
+        let mut evicted = Vec::new();
+        while kept.bytes > self.limit && kept.listings.len() > 1 {
+            let recent = kept.listings.peek_lru().is_some_and(|(_, (_, _, at))| now - *at < RECENT);
+            if recent && kept.bytes < self.limit * OVERDRAFT {
+                break;
+            }
+            let Some((_, (node, bytes, _))) = kept.listings.pop_lru() else { break };
+            kept.bytes -= bytes;
+            evicted.extend(node.upgrade());
+        }
+        evicted
+    }
+
+    /// Notes that the listing of the node `id` is gone.
+    pub(super) fn forget(&self, id: u64) {
+        let mut kept = self.kept.lock();
+        if let Some((_, bytes, _)) = kept.listings.pop(&id) {
+            kept.bytes -= bytes;
+        }
+    }
+}
+
+impl Fs {
+    /// Lists the directory `id` from behind `offset` into `sink` until that is
+    /// full; with `plus` every entry is looked up as well.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, and those of reading the layers' directories.
+    pub fn readdir(&self, id: u64, offset: u64, plus: bool, sink: &mut dyn Sink) -> Result<()> {
+        let node = self.nodes.get(id)?;
+        let dir = node.dir()?;
+        let _names = dir.lock.read();
+        self.ensure_listing(&node)?;
+        let mut offset = offset;
+        if !self.list_dots(&node, &mut offset, sink) {
+            return Ok(());
+        }
+        loop {
+            let batch = fetch(&node, offset)?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            offset = last.offset;
+            for item in &batch {
+                if !sink.fits(item.name.len()) {
+                    return Ok(());
+                }
+                self.list_one(&node, item, plus, sink)?;
+            }
+        }
+    }
+
+    /// Lists `.` and `..`; whether they fitted.
+    fn list_dots(&self, node: &Node, offset: &mut u64, sink: &mut dyn Sink) -> bool {
+        let parent_ino = node.link().map_or(node.ino(), |l| l.parent.ino());
+        for (own, name, ino) in [(1, &b"."[..], node.ino()), (2, b"..", parent_ino)] {
+            if *offset >= own {
+                continue;
+            }
+            if !sink.fits(name.len()) {
+                return false;
+            }
+            let dtype = Kind::Dir.dirent_type();
+            sink.push(Item { name, dtype, ino, offset: own, entry: None });
+            *offset = own;
+        }
+        true
+    }
+
+    fn list_one(
+        &self,
+        node: &Arc<Node>,
+        item: &Fetched,
+        plus: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let entry = match self.lookup_locked(node, &item.name) {
+            Ok(Some(entry)) => Some(entry),
+            Ok(None) => return Ok(()),
+            // Whoever opens it gets the error; the rest can be listed.
+            Err(e) => {
+                log::debug!("{} is listed without attributes: {e}", item.name.escape_ascii());
+                None
+            }
+        };
+        let ino = entry.as_ref().map_or(u64::MAX, |e| e.attr.ino);
+        let dtype = entry.as_ref().map_or(u32::from(item.dtype), |e| e.attr.kind().dirent_type());
+        let (entry, unused) = if plus { (entry, None) } else { (None, entry) };
+        if let Some(unused) = unused {
+            self.forget(unused.id, 1);
+        }
+        sink.push(Item { name: &item.name, dtype, ino, offset: item.offset, entry });
+        Ok(())
+    }
+
+    /// Builds the index of a directory of many layers after a few lookups in it.
+    pub(super) fn index_if_busy(&self, node: &Arc<Node>) -> Result<()> {
+        let dir = node.dir()?;
+        if dir.stack.len() < LAYERS_FOR_INDEX
+            || dir.misses.fetch_add(1, Ordering::Relaxed) < MISSES_BEFORE_INDEX
+        {
+            return Ok(());
+        }
+        self.ensure_listing(node)
+    }
+
+    /// Makes sure that the directory `node`, whose lock the caller holds, has its listing.
+    pub(super) fn ensure_listing(&self, node: &Arc<Node>) -> Result<()> {
+        let dir = node.dir()?;
+        if let Some(listing) = &*dir.listing.read() {
+            self.listing_used(node, listing.bytes());
+            return Ok(());
+        }
+        let mut slot = dir.listing.write();
+        if slot.is_none() {
+            let listing = self.build_listing(node)?;
+            let bytes = listing.bytes();
+            *slot = Some(listing);
+            drop(slot);
+            self.listing_used(node, bytes);
+        }
+        Ok(())
+    }
+
+    /// Counts the use of a listing, and drops others if memory runs out.
+    fn listing_used(&self, node: &Arc<Node>, bytes: usize) {
+        for other in self.listings.touch(node, bytes) {
+            if let Ok(dir) = other.dir()
+                && let Some(mut slot) = dir.listing.try_write()
+            {
+                *slot = None;
+            }
+        }
+    }
+
+    fn build_listing(&self, node: &Node) -> Result<Listing> {
+        let dir = node.dir()?;
+        let mut listing = Listing::default();
+        if node.in_upper() {
+            self.add_layer(&mut listing, node, LayerId::UPPER, false)?;
+        }
+        let last = dir.stack.len().saturating_sub(1);
+        for (i, slot) in dir.stack.iter().enumerate() {
+            let xwhiteouts = slot.xwhiteouts && i != last;
+            self.add_layer(&mut listing, node, slot.layer, xwhiteouts)?;
+        }
+        listing.shrink();
+        Ok(listing)
+    }
+
+    fn add_layer(
+        &self,
+        listing: &mut Listing,
+        node: &Node,
+        layer: LayerId,
+        xwhiteouts: bool,
+    ) -> Result<()> {
+        let fd = self.dir_fd(node, layer)?;
+        let dot_wh = self.dot_wh && !layer.is_upper();
+        let mut hidden = Vec::new();
+        list::for_each(fd.as_fd(), |entry| {
+            if dot_wh && dot_wh::is_mark(entry.name) {
+                hidden.extend(dot_wh::hidden_by(entry.name).map(<[u8]>::to_vec));
+                return Ok(());
+            }
+            let at = At::new(fd.as_fd(), entry.name);
+            let seen = self.examine(at, entry.dtype, xwhiteouts)?;
+            if let Some((dtype, whiteout)) = seen {
+                listing.add(layer, LayerEntry { name: entry.name, dtype, whiteout });
+            }
+            Ok(())
+        })?;
+        // These hide what is below, not what lies beside them in this layer.
+        for name in &hidden {
+            listing.add(layer, LayerEntry { name, dtype: libc::DT_CHR, whiteout: true });
+        }
+        Ok(())
+    }
+
+    /// The type of an entry, and whether it is a whiteout; `None` if it has vanished.
+    fn examine(&self, at: At<'_>, dtype: u8, xwhiteouts: bool) -> Result<Option<(u8, bool)>> {
+        let suspect = dtype == libc::DT_CHR || xwhiteouts && dtype == libc::DT_REG;
+        if !suspect && dtype != libc::DT_UNKNOWN {
+            return Ok(Some((dtype, false)));
+        }
+        let stat = match sys::stat::stat(at) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let whiteout = stat.is_char_zero()
+            || xwhiteouts && facts::is_whiteout(at, &stat, self.layers.namespace)?;
+        Ok(Some((stat.kind().dirent_type() as u8, whiteout)))
+    }
+}
+
+/// The next names behind `offset`.
+fn fetch(node: &Node, offset: u64) -> Result<Vec<Fetched>> {
+    let listing = node.dir()?.listing.read();
+    let Some(listing) = &*listing else { return Ok(Vec::new()) };
+    let fetched = listing.after(offset).take(BATCH).map(|item| Fetched {
+        name: item.name.to_vec(),
+        dtype: item.dtype,
+        offset: item.offset,
+    });
+    Ok(fetched.collect())
+}

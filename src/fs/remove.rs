@@ -1,0 +1,139 @@
+//! Removing names: UNLINK and RMDIR.
+
+use super::Fs;
+use super::node::{Gone, Node, Place};
+use crate::sys::{At, Errno, Kind, Result, Stat};
+use crate::union::LayerId;
+use rustix::fs::AtFlags;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+impl Fs {
+    /// Removes the name `name` of a non-directory from the directory `parent`.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`, `EROFS`, those of unlink(2) and of making a whiteout.
+    pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<()> {
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.dir()?;
+        self.copy_up(&parent, 0)?;
+        let _names = dir.lock.write();
+        let child = self.child(&parent, name)?;
+        if child.node.kind == Kind::Dir {
+            return Err(Errno::ISDIR);
+        }
+        self.remove(&parent, name, &child.node, child.stat)
+    }
+
+    /// Removes the directory `name`, which shows no entries, from the directory `parent`.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`, and as [`Self::unlink`].
+    pub fn rmdir(&self, parent: u64, name: &[u8]) -> Result<()> {
+        let parent = self.nodes.get(parent)?;
+        let dir = parent.dir()?;
+        self.copy_up(&parent, 0)?;
+        let _names = dir.lock.write();
+        let child = self.child(&parent, name)?;
+        let _victims = child.node.dir()?.lock.write();
+        self.check_empty(&child.node)?;
+        self.remove(&parent, name, &child.node, child.stat)
+    }
+
+    /// Checks that the directory `node`, whose lock the caller holds, shows no entries.
+    ///
+    /// # Errors
+    /// `ENOTEMPTY`, and those of listing it.
+    pub(super) fn check_empty(&self, node: &Arc<Node>) -> Result<()> {
+        self.ensure_listing(node)?;
+        match &*node.dir()?.listing.read() {
+            Some(listing) if !listing.is_empty() => Err(Errno::NOTEMPTY),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes `name` out of upper, or puts a whiteout there if something below would show.
+    fn remove(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>, stat: Stat) -> Result<()> {
+        let below = self.visible_below(parent, name)?;
+        let mut place = node.place.write();
+        let in_upper = node.in_upper();
+        let kept = self.keep(node, &place, stat)?;
+        let upper = self.upper()?;
+        let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;
+        let at = At::new(parent_fd.as_fd(), name);
+        match (in_upper, below) {
+            (false, _) => upper.work.whiteout(at)?,
+            (true, true) => self.retry_writable(at, node.kind, || {
+                upper.work.replace_by_whiteout(at, node.kind)
+            })?,
+            (true, false) if node.kind == Kind::Dir => self.remove_upper_dir(at)?,
+            (true, false) => rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?,
+        }
+        if let Some(listing) = &mut *parent.dir()?.listing.write() {
+            listing.remove(name);
+        }
+        self.lose_name(parent, name, node, &mut place, stat, kept);
+        Ok(())
+    }
+
+    /// Removes a directory of upper that holds whiteouts at most.
+    fn remove_upper_dir(&self, at: At<'_>) -> Result<()> {
+        match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                let upper = self.upper()?;
+                self.retry_writable(at, Kind::Dir, || upper.work.temp().take(at))
+            }
+            done => done,
+        }
+    }
+
+    /// Runs `moving`; without privileges a directory must be writable to be
+    /// moved, and is made so when that is what fails.
+    pub(super) fn retry_writable(
+        &self,
+        at: At<'_>,
+        kind: Kind,
+        moving: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        match moving() {
+            Err(Errno::ACCESS) if kind == Kind::Dir => {
+                crate::sys::node::chmod(at, 0o700)?;
+                moving()
+            }
+            done => done,
+        }
+    }
+
+    /// What to keep of `node` before it loses its last name.
+    pub(super) fn keep(
+        &self,
+        node: &Node,
+        place: &Place,
+        stat: Stat,
+    ) -> Result<Option<Arc<OwnedFd>>> {
+        self.at_place(node, place, |at, _| Ok(self.descriptor_to_keep(node, at, stat.nlink)))
+    }
+
+    /// Notes that `node` lost its name `name` in `parent`.
+    pub(super) fn lose_name(
+        &self,
+        parent: &Node,
+        name: &[u8],
+        node: &Arc<Node>,
+        place: &mut Place,
+        mut stat: Stat,
+        kept: Option<Arc<OwnedFd>>,
+    ) {
+        if self.names.unlink(node, parent, name) {
+            return;
+        }
+        stat.nlink = match node.in_upper() && node.kind != Kind::Dir {
+            true => stat.nlink.saturating_sub(1),
+            false => 0,
+        };
+        if node.kind == Kind::Dir {
+            self.dirs.remove((node.id, LayerId::UPPER));
+        }
+        *place = Place::Gone(Box::new(Gone { stat, fd: kept }));
+    }
+}

@@ -1,0 +1,336 @@
+//! RENAME, with `NOREPLACE` and `EXCHANGE` (`fs/overlayfs/dir.c: ovl_rename`).
+//!
+//! In upper it is one renameat2(2), prepared so that nothing from below shows
+//! through: a source that exists below leaves a whiteout, a directory that
+//! comes to lie over another is marked opaque first.
+
+use super::Fs;
+use super::lookup::Child;
+use super::node::{Link, Node, Place};
+use crate::format::OverlayName;
+use crate::layer::{Upper, facts};
+use crate::sys::{self, At, Errno, Kind, Result};
+use crate::union::LayerId;
+use parking_lot::RwLockWriteGuard;
+use rustix::fs::{Mode, RenameFlags};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// A name in a directory.
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    parent: &'a Arc<Node>,
+    name: &'a [u8],
+}
+
+/// One object of a rename, found under the locks.
+struct Side<'a> {
+    child: Option<Child<'a>>,
+    /// Something is visible below upper under the name.
+    below: bool,
+}
+
+impl Fs {
+    /// Renames `from` to `to`, each a directory's node id and a name.
+    ///
+    /// # Errors
+    /// `EXDEV` for a directory that has parts in lower layers, `EINVAL` for
+    /// unknown flags, those of copy-up and of renameat2(2).
+    pub fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Result<()> {
+        let flags = RenameFlags::from_bits_retain(flags);
+        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
+            return Err(Errno::INVAL);
+        }
+        self.upper()?;
+        let (old_parent, new_parent) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
+        let old = Spot { parent: &old_parent, name: from.1 };
+        let new = Spot { parent: &new_parent, name: to.1 };
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let moves_dir = self.prepare_rename(old, new, exchange)?;
+        let crosses = old.parent.id != new.parent.id;
+        let topology = (moves_dir || crosses).then(|| self.topology.lock());
+        let (first, second) = in_lock_order(old.parent, new.parent);
+        let _first = first.dir()?.lock.write();
+        let _second = match crosses {
+            true => Some(second.dir()?.lock.write()),
+            false => None,
+        };
+        let source = self.side(old)?;
+        let target = self.side(new)?;
+        let Some(moved) = source.child.as_ref().map(|c| Arc::clone(&c.node)) else {
+            return Err(Errno::NOENT);
+        };
+        if target.child.as_ref().is_some_and(|t| Arc::ptr_eq(&t.node, &moved)) {
+            return Ok(());
+        }
+        check_target(&moved, &target, flags)?;
+        // A directory cannot be copied up or gain layers meanwhile: `prepare_rename` saw it.
+        if !moved.in_upper() || (moved.kind == Kind::Dir && !moved.is_pure_upper()) {
+            return Err(Errno::XDEV);
+        }
+        let _changing = topology.as_ref().map(|held| self.topology.changing(held));
+        match exchange {
+            true => self.exchange(old, source, new, target),
+            false => self.replace(old, source, new, target),
+        }
+    }
+
+    /// Copies up what the rename changes; whether a directory is moved.
+    fn prepare_rename(&self, old: Spot<'_>, new: Spot<'_>, exchange: bool) -> Result<bool> {
+        let source = self.find(old)?;
+        let target = if exchange { Some(self.find(new)?) } else { None };
+        let moved = || std::iter::once(&source).chain(&target).map(|c| &c.node);
+        if moved().any(|n| n.kind == Kind::Dir && !n.is_pure_upper()) {
+            return Err(Errno::XDEV);
+        }
+        self.copy_up(new.parent, 0)?;
+        for node in moved() {
+            self.copy_up(node, u64::MAX)?;
+        }
+        let dirs = moved().any(|n| n.kind == Kind::Dir);
+        Ok(dirs)
+    }
+
+    fn find(&self, spot: Spot<'_>) -> Result<Child<'_>> {
+        let _names = spot.parent.dir()?.lock.read();
+        self.child(spot.parent, spot.name)
+    }
+
+    fn side(&self, spot: Spot<'_>) -> Result<Side<'_>> {
+        let child = match self.child(spot.parent, spot.name) {
+            Ok(child) => Some(child),
+            Err(Errno::NOENT) => None,
+            Err(e) => return Err(e),
+        };
+        Ok(Side { child, below: self.visible_below(spot.parent, spot.name)? })
+    }
+
+    /// Moves the source to the target's name, in place of what is there.
+    fn replace(
+        &self,
+        old: Spot<'_>,
+        source: Side<'_>,
+        new: Spot<'_>,
+        target: Side<'_>,
+    ) -> Result<()> {
+        let upper = self.upper()?;
+        let old_fd = self.dir_fd(old.parent, LayerId::UPPER)?;
+        let new_fd = self.dir_fd(new.parent, LayerId::UPPER)?;
+        let (from, to) = (At::new(old_fd.as_fd(), old.name), At::new(new_fd.as_fd(), new.name));
+        let moved = source.child.ok_or(Errno::NOENT)?;
+        let is_dir = moved.node.kind == Kind::Dir;
+        let victim = target.child.as_ref();
+        // Locked after its parents, so that nothing is made in it meanwhile.
+        let _victims = match victim {
+            Some(v) if v.node.kind == Kind::Dir => {
+                let held = v.node.dir()?.lock.write();
+                self.check_empty(&v.node)?;
+                self.clear_whiteouts(upper, &v.node, to)?;
+                Some(held)
+            }
+            _ => None,
+        };
+        if is_dir {
+            self.hide_below(upper, from, new.parent)?;
+        }
+        self.carry_origin(&moved, from, new.parent)?;
+        let over_whiteout = is_dir
+            && victim.is_none_or(|v| !v.node.in_upper())
+            && self.is_upper_whiteout(to)?;
+        let (mut moved_place, victim_place) = lock_places(&moved.node, victim.map(|v| &v.node));
+        let kept = match (victim, &victim_place) {
+            (Some(v), Some(place)) => self.keep(&v.node, place, v.stat)?,
+            _ => None,
+        };
+        move_in_upper(upper, from, to, source.below, over_whiteout)?;
+        if let (Some(v), Some(mut place)) = (victim, victim_place) {
+            self.lose_name(new.parent, new.name, &v.node, &mut place, v.stat, kept);
+        }
+        self.change_name(&moved.node, &mut moved_place, old, new);
+        let dtype = moved.node.kind.dirent_type() as u8;
+        self.relist(old, |listing| listing.remove(old.name))?;
+        self.relist(new, |listing| listing.set_upper(new.name, dtype, false))
+    }
+
+    /// Swaps source and target.
+    fn exchange(
+        &self,
+        old: Spot<'_>,
+        source: Side<'_>,
+        new: Spot<'_>,
+        target: Side<'_>,
+    ) -> Result<()> {
+        let upper = self.upper()?;
+        let old_fd = self.dir_fd(old.parent, LayerId::UPPER)?;
+        let new_fd = self.dir_fd(new.parent, LayerId::UPPER)?;
+        let (from, to) = (At::new(old_fd.as_fd(), old.name), At::new(new_fd.as_fd(), new.name));
+        let (a, b) = (source.child.ok_or(Errno::NOENT)?, target.child.ok_or(Errno::NOENT)?);
+        if !b.node.in_upper() || (b.node.kind == Kind::Dir && !b.node.is_pure_upper()) {
+            return Err(Errno::XDEV);
+        }
+        if a.node.kind == Kind::Dir {
+            self.hide_below(upper, from, new.parent)?;
+        }
+        if b.node.kind == Kind::Dir {
+            self.hide_below(upper, to, old.parent)?;
+        }
+        self.carry_origin(&a, from, new.parent)?;
+        self.carry_origin(&b, to, old.parent)?;
+        let (mut a_place, b_place) = lock_places(&a.node, Some(&b.node));
+        rename_at(from, to, RenameFlags::EXCHANGE)?;
+        // Both names are taken away before either is given, so that none is known twice.
+        self.names.unlink(&b.node, new.parent, new.name);
+        self.change_name(&a.node, &mut a_place, old, new);
+        let link = Link { parent: Arc::clone(old.parent), name: old.name.into() };
+        self.names.link(&b.node, link);
+        drop((a_place, b_place));
+        let (a_type, b_type) = (a.node.kind.dirent_type() as u8, b.node.kind.dirent_type() as u8);
+        self.relist(old, |listing| listing.set_upper(old.name, b_type, false))?;
+        self.relist(new, |listing| listing.set_upper(new.name, a_type, false))
+    }
+
+    /// Gives `node` its new name; its place is locked.
+    fn change_name(&self, node: &Arc<Node>, _place: &mut Place, old: Spot<'_>, new: Spot<'_>) {
+        self.names.unlink(node, old.parent, old.name);
+        let link = Link { parent: Arc::clone(new.parent), name: new.name.into() };
+        self.names.link(node, link);
+    }
+
+    fn relist(
+        &self,
+        spot: Spot<'_>,
+        change: impl FnOnce(&mut crate::union::listing::Listing),
+    ) -> Result<()> {
+        if let Some(listing) = &mut *spot.parent.dir()?.listing.write() {
+            change(listing);
+        }
+        Ok(())
+    }
+
+    /// Marks the directory at `at` opaque when it comes to lie in a merged
+    /// directory, where something of its name may lie below.
+    fn hide_below(&self, upper: &Upper, at: At<'_>, parent: &Node) -> Result<()> {
+        if !parent.is_merged() || facts::opaque_value(at, upper.namespace)? == Some(b'y') {
+            return Ok(());
+        }
+        upper.mark(at, OverlayName::Opaque, b"y")
+    }
+
+    /// Marks the new directory of an object with an origin as impure.
+    fn carry_origin(&self, moved: &Child<'_>, at: At<'_>, parent: &Node) -> Result<()> {
+        if moved.node.kind != Kind::Dir && self.has_origin(at, moved.node.kind)? {
+            self.set_impure(parent)?;
+        }
+        Ok(())
+    }
+
+    /// Empties the upper directory `victim` at `at`, which shows no entries, of
+    /// its whiteouts, so that it can be replaced: an empty opaque copy takes its
+    /// place first (`ovl_clear_empty`).
+    fn clear_whiteouts(&self, upper: &Upper, victim: &Arc<Node>, at: At<'_>) -> Result<()> {
+        if !victim.in_upper() {
+            return Ok(());
+        }
+        let mut entries = 0;
+        let fd = self.dir_fd(victim, LayerId::UPPER)?;
+        sys::list::for_each(fd.as_fd(), |_| {
+            entries += 1;
+            Ok(())
+        })?;
+        if entries == 0 {
+            return Ok(());
+        }
+        let stat = sys::stat::stat(at)?;
+        let temp = upper.work.temp();
+        let to = temp.at();
+        rustix::fs::mkdirat(to.dir, to.name, Mode::from_raw_mode(0o700))?;
+        self.copy_attributes(upper, at, to, &stat)?;
+        upper.mark(to, OverlayName::Opaque, b"y")?;
+        self.dirs.remove((victim.id, LayerId::UPPER));
+        temp.exchange(at)
+    }
+}
+
+/// The two directories, an ancestor before its descendant, else by id.
+fn in_lock_order<'a>(a: &'a Arc<Node>, b: &'a Arc<Node>) -> (&'a Arc<Node>, &'a Arc<Node>) {
+    let below = |node: &Arc<Node>, above: u64| {
+        let mut link = node.link();
+        while let Some(here) = link {
+            if here.parent.id == above {
+                return true;
+            }
+            link = here.parent.link();
+        }
+        false
+    };
+    match below(a, b.id) || (!below(b, a.id) && b.id < a.id) {
+        true => (b, a),
+        false => (a, b),
+    }
+}
+
+/// The errors of rename(2) that the target decides.
+fn check_target(moved: &Node, target: &Side<'_>, flags: RenameFlags) -> Result<()> {
+    let Some(child) = &target.child else {
+        return match flags.contains(RenameFlags::EXCHANGE) {
+            true => Err(Errno::NOENT),
+            false => Ok(()),
+        };
+    };
+    let (from, to) = (moved.kind == Kind::Dir, child.node.kind == Kind::Dir);
+    match () {
+        () if flags.contains(RenameFlags::NOREPLACE) => Err(Errno::EXIST),
+        () if flags.contains(RenameFlags::EXCHANGE) || from == to => Ok(()),
+        () if from => Err(Errno::NOTDIR),
+        () => Err(Errno::ISDIR),
+    }
+}
+
+/// Locks the places of two nodes, by ascending id.
+fn lock_places<'a>(
+    a: &'a Arc<Node>,
+    b: Option<&'a Arc<Node>>,
+) -> (RwLockWriteGuard<'a, Place>, Option<RwLockWriteGuard<'a, Place>>) {
+    match b {
+        Some(b) if b.id < a.id => {
+            let b = b.place.write();
+            (a.place.write(), Some(b))
+        }
+        b => (a.place.write(), b.map(|b| b.place.write())),
+    }
+}
+
+/// The rename in upper. `leave_whiteout`: the source's name must stay hidden.
+/// `over_whiteout`: a directory takes the place of a whiteout, which only an
+/// exchange can do; the whiteout then serves at the source's name, or goes.
+fn move_in_upper(
+    upper: &Upper,
+    from: At<'_>,
+    to: At<'_>,
+    leave_whiteout: bool,
+    over_whiteout: bool,
+) -> Result<()> {
+    if over_whiteout {
+        rename_at(from, to, RenameFlags::EXCHANGE)?;
+        if leave_whiteout {
+            return Ok(());
+        }
+        return rustix::fs::unlinkat(from.dir, from.name, rustix::fs::AtFlags::empty());
+    }
+    if !leave_whiteout {
+        return rename_at(from, to, RenameFlags::empty());
+    }
+    match rename_at(from, to, RenameFlags::WHITEOUT) {
+        // A file system that cannot do both at once: the object first, so that
+        // a crash in between shows an old file rather than none.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            rename_at(from, to, RenameFlags::empty())?;
+            upper.work.whiteout(from)
+        }
+        done => done,
+    }
+}
+
+fn rename_at(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<()> {
+    rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
+}

@@ -1,0 +1,97 @@
+//! Extended attributes, with overlay's own hidden and everybody else's escaped.
+
+use super::{Caller, Fs};
+use crate::format::Namespace;
+use crate::sys::identity::{self, Privilege};
+use crate::sys::{Errno, Result, xattr};
+use std::ffi::CString;
+
+impl Fs {
+    /// The value of attribute `name` of node `id`.
+    ///
+    /// # Errors
+    /// `ENODATA`, and the others of getxattr(2).
+    pub fn getxattr(&self, id: u64, name: &[u8]) -> Result<Vec<u8>> {
+        let node = self.nodes.get(id)?;
+        let name = self.stored(name)?;
+        self.on(&node, |at, _| {
+            let mut small = [0u8; 256];
+            match xattr::get_into(at, &name, &mut small) {
+                Ok(len) => Ok(small[..len].to_vec()),
+                Err(Errno::RANGE) => xattr::get(at, &name)?.ok_or(Errno::NODATA),
+                Err(e) => Err(e),
+            }
+        })
+    }
+
+    /// The names of the attributes of node `id`, each ended by a NUL byte.
+    ///
+    /// # Errors
+    /// Those of listxattr(2).
+    pub fn listxattr(&self, id: u64, caller: Caller) -> Result<Vec<u8>> {
+        let node = self.nodes.get(id)?;
+        let stored = self.on(&node, |at, _| xattr::list(at))?;
+        let mut shown = Vec::with_capacity(stored.len());
+        for name in stored.split(|&b| b == 0).filter(|n| !n.is_empty()) {
+            // `trusted.` is listed for CAP_SYS_ADMIN only; requests carry no more than the uid.
+            if name.starts_with(b"trusted.") && caller.uid != 0 {
+                continue;
+            }
+            if let Some(name) = self.layers.namespace.unescape(name) {
+                shown.extend_from_slice(&name);
+                shown.push(0);
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Sets attribute `name` of node `id`; `flags` are those of setxattr(2).
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENODATA`, those of setxattr(2) and of copy-up.
+    pub fn setxattr(
+        &self,
+        id: u64,
+        name: &[u8],
+        value: &[u8],
+        flags: u32,
+        caller: Caller,
+    ) -> Result<()> {
+        let node = self.nodes.get(id)?;
+        let stored = self.stored(name)?;
+        self.copy_up(&node, u64::MAX)?;
+        self.on(&node, |at, _| {
+            let set = || xattr::set(at, &stored, value, flags);
+            if !name.starts_with(b"system.posix_acl_") || !identity::may_chown() {
+                return set();
+            }
+            // As the caller, so that set-gid is cleared where it would be natively;
+            // an owner by capability only has no such rule.
+            match identity::as_user(caller.uid, caller.gid, Privilege::Caller, set) {
+                Err(Errno::PERM | Errno::ACCESS) => set(),
+                done => done,
+            }
+        })
+    }
+
+    /// Removes attribute `name` of node `id`.
+    ///
+    /// # Errors
+    /// `ENODATA` (without copy-up), those of removexattr(2) and of copy-up.
+    pub fn removexattr(&self, id: u64, name: &[u8]) -> Result<()> {
+        self.upper()?;
+        let node = self.nodes.get(id)?;
+        let stored = self.stored(name)?;
+        if !node.in_upper() {
+            self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;
+        }
+        self.copy_up(&node, u64::MAX)?;
+        self.on(&node, |at, _| xattr::remove(at, &stored))
+    }
+
+    /// How the name that a user of the mount gives is stored.
+    fn stored(&self, name: &[u8]) -> Result<CString> {
+        let namespace: Namespace = self.layers.namespace;
+        CString::new(namespace.escape(name)).map_err(|_| Errno::INVAL)
+    }
+}
