@@ -63,10 +63,7 @@ pub struct MountError {
 impl MountError {
     /// An error of kind `failure` that says `message`.
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self {
-            failure,
-            message: message.into(),
-        }
+        Self { failure, message: message.into() }
     }
 
     /// The process exit code of this error.

@@ -32,60 +32,36 @@ fn output(command: &mut Command) -> Output {
 
 /// Asserts that `command` fails with `code` and one sentence that contains `part`.
 fn assert_refused(command: &mut Command, code: i32, part: &str) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output(command);
+    let Output { status, stdout, stderr } = output(command);
     let stderr = String::from_utf8_lossy(&stderr);
     assert_eq!(status.code(), Some(code), "{command:?}: {stderr}");
     assert!(stdout.is_empty(), "{command:?}");
-    assert!(
-        stderr.starts_with("ovlfuse: ") && stderr.contains(part),
-        "{command:?}: {stderr}"
-    );
+    assert!(stderr.starts_with("ovlfuse: ") && stderr.contains(part), "{command:?}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
 }
 
 /// The names below `dir`, sorted.
 fn names(dir: &Path) -> Vec<std::ffi::OsString> {
     let entries = fs::read_dir(dir).expect("the folder can be read");
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.expect("an entry").file_name())
-        .collect();
+    let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
     names.sort();
     names
 }
 
 #[test]
 fn help_and_version_are_printed_on_stdout() {
-    for args in [
-        &["--help"][..],
-        &["-h"],
-        &["mount", "--help"],
-        &["umount", "--help"],
-        &["--version"],
-    ] {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = output(ovlfuse().args(args));
+    for args in
+        [&["--help"][..], &["-h"], &["mount", "--help"], &["umount", "--help"], &["--version"]]
+    {
+        let Output { status, stdout, stderr } = output(ovlfuse().args(args));
         assert!(status.success() && stderr.is_empty(), "{args:?}");
-        assert!(
-            String::from_utf8_lossy(&stdout).contains("ovlfuse"),
-            "{args:?}"
-        );
+        assert!(String::from_utf8_lossy(&stdout).contains("ovlfuse"), "{args:?}");
     }
 }
 
 #[test]
 fn no_arguments_show_the_help_on_stderr() {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output(&mut ovlfuse());
+    let Output { status, stdout, stderr } = output(&mut ovlfuse());
     assert_eq!((status.code(), stdout.len()), (Some(USAGE), 0));
     assert!(String::from_utf8_lossy(&stderr).contains("Examples:"));
 }
@@ -100,10 +76,7 @@ fn bad_command_lines_are_refused() {
         (&["mount", "a:b", "merged", "extra"], "extra"),
         (&["mount", "--wibble", "a:b", "merged"], "--wibble"),
         (&["mount", "a:b", "merged", "-o"], "-o"),
-        (
-            &["mount", "a:b", "merged", "-o", "lowerdir=c"],
-            "given twice",
-        ),
+        (&["mount", "a:b", "merged", "-o", "lowerdir=c"], "given twice"),
         (&["umount"], "MERGED"),
         (&["demo", "extra"], "extra"),
         (&["merged"], "no lower layer"),
@@ -144,11 +117,7 @@ fn unknown_and_impossible_options_are_refused_by_name() {
     ] {
         let list = format!("lowerdir=l,{option}");
         assert_refused(ovlfuse().args(["-o", &list, "merged"]), USAGE, option);
-        assert_refused(
-            ovlfuse().args(["mount", "-o", option, "l:u", "m"]),
-            USAGE,
-            option,
-        );
+        assert_refused(ovlfuse().args(["mount", "-o", option, "l:u", "m"]), USAGE, option);
     }
 }
 
@@ -178,9 +147,7 @@ fn refusals_change_nothing() {
         fs::create_dir(folder.path().join(dir)).expect("a layer");
     }
     let mut command = ovlfuse();
-    command
-        .current_dir(folder.path())
-        .args(["mount", "-o", "wibble", "lower:upper", "merged"]);
+    command.current_dir(folder.path()).args(["mount", "-o", "wibble", "lower:upper", "merged"]);
     assert_refused(&mut command, USAGE, "wibble");
     assert_eq!(names(folder.path()), ["lower", "merged", "upper"]);
     assert!(names(&folder.path().join("upper")).is_empty());
@@ -192,22 +159,10 @@ fn other_names_of_the_program_choose_the_form() {
     for name in ["mount.ovlfuse", "mount.fuse.ovlfuse", "fuse-overlayfs"] {
         let program = folder.path().join(name);
         symlink(env!("CARGO_BIN_EXE_ovlfuse"), &program).expect("a link");
-        assert_refused(
-            called(&program).args(["source", "demo", "-o", "wibble"]),
-            USAGE,
-            "wibble",
-        );
+        assert_refused(called(&program).args(["source", "demo", "-o", "wibble"]), USAGE, "wibble");
         assert_refused(called(&program).arg("demo"), USAGE, "no lower layer");
     }
-    let fake = [
-        "source",
-        "merged",
-        "-f",
-        "-n",
-        "-s",
-        "-o",
-        "lowerdir=l,wibble",
-    ];
+    let fake = ["source", "merged", "-f", "-n", "-s", "-o", "lowerdir=l,wibble"];
     let Output { status, stderr, .. } =
         output(called(&folder.path().join("mount.ovlfuse")).args(fake));
     assert!(status.success());

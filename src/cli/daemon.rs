@@ -55,11 +55,7 @@ pub fn run(request: &MountRequest) -> Result<ExitCode, MountError> {
         }
         Fork::Child => {
             drop(reader);
-            Ok(serve_in_background(
-                &config,
-                request.verbosity,
-                writer.into(),
-            ))
+            Ok(serve_in_background(&config, request.verbosity, writer.into()))
         }
     }
 }
@@ -116,14 +112,8 @@ struct Background {
 impl Background {
     fn prepare() -> io::Result<Self> {
         setsid()?;
-        let null = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?;
-        Ok(Self {
-            null,
-            caught: Caught::new()?,
-        })
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        Ok(Self { null, caught: Caught::new()? })
     }
 
     /// Lets go of the caller. Where that fails, or the caller is gone, there
@@ -225,10 +215,7 @@ fn enter_mount_namespace(namespace: &OsStr) -> Result<(), MountError> {
         false => namespace.into(),
     };
     let refused = |error: io::Error| {
-        let message = format!(
-            "the mount namespace {} cannot be entered: {error}",
-            path.display()
-        );
+        let message = format!("the mount namespace {} cannot be entered: {error}", path.display());
         MountError::new(Failure::Usage, message)
     };
     let file = File::open(&path).map_err(refused)?;

@@ -36,21 +36,14 @@ const XATTR_BYTES: usize = 4096;
 pub fn run() -> Result<ExitCode, MountError> {
     let folder = tempfile::Builder::new().prefix("ovlfuse-demo-").tempdir();
     let folder = folder.map_err(|error| internal("demo: a temporary folder", &error))?;
-    let demo = Demo {
-        out: io::stdout(),
-        merged: folder.path().join("merged"),
-        folder,
-    };
-    demo.prepare()
-        .map_err(|error| internal("demo: the sample layers", &error))?;
+    let demo = Demo { out: io::stdout(), merged: folder.path().join("merged"), folder };
+    demo.prepare().map_err(|error| internal("demo: the sample layers", &error))?;
     let mounted = demo.mount()?;
     if mounted != ExitCode::SUCCESS {
         demo.clean_up()?;
         return Ok(mounted);
     }
-    let shown = demo
-        .show_changes()
-        .map_err(|error| internal("demo: the merged view", &error));
+    let shown = demo.show_changes().map_err(|error| internal("demo: the merged view", &error));
     let unmounted = demo.unmount()?;
     if unmounted != ExitCode::SUCCESS {
         demo.keep();
@@ -119,9 +112,7 @@ impl Demo {
 
         self.heading("Change a file of a lower layer: it is copied up first")?;
         self.command("echo changed >> merged/etc/hostname")?;
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(self.merged.join("etc/hostname"))?;
+        let mut file = OpenOptions::new().append(true).open(self.merged.join("etc/hostname"))?;
         file.write_all(b"changed\n")?;
         drop(file);
 
@@ -147,10 +138,7 @@ impl Demo {
             self.heading("The lower layers are untouched")?;
             for (path, content) in FILES {
                 let same = fs::read(self.path(path)).is_ok_and(|found| found == content.as_bytes());
-                self.line(format_args!(
-                    "{path}: {}",
-                    if same { "same" } else { "CHANGED" }
-                ))?;
+                self.line(format_args!("{path}: {}", if same { "same" } else { "CHANGED" }))?;
             }
             Ok(())
         };
@@ -160,20 +148,15 @@ impl Demo {
     /// Removes the folder, with the work directory that nobody may enter.
     fn clean_up(self) -> Result<(), MountError> {
         let path = self.folder.path().to_owned();
-        make_removable(path.clone())
-            .and_then(|()| self.folder.close())
-            .map_err(|error| {
-                let message = format!("demo: {} cannot be removed: {error}", path.display());
-                MountError::new(Failure::Internal, message)
-            })
+        make_removable(path.clone()).and_then(|()| self.folder.close()).map_err(|error| {
+            let message = format!("demo: {} cannot be removed: {error}", path.display());
+            MountError::new(Failure::Internal, message)
+        })
     }
 
     /// Leaves the folder in place, because something may still be mounted in it.
     fn keep(self) {
-        say(format_args!(
-            "demo: {} is left as it is",
-            self.folder.keep().display()
-        ));
+        say(format_args!("demo: {} is left as it is", self.folder.keep().display()));
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -206,11 +189,7 @@ impl Demo {
             if metadata.is_dir() {
                 let mut names = names(&path)?;
                 names.sort_by(|a, b| b.cmp(a));
-                left.extend(
-                    names
-                        .iter()
-                        .map(|entry| (path.join(entry), name.join(entry))),
-                );
+                left.extend(names.iter().map(|entry| (path.join(entry), name.join(entry))));
             }
         }
         Ok(())
@@ -228,9 +207,7 @@ fn ovlfuse(args: &[OsString]) -> Result<ExitCode, MountError> {
 }
 
 fn names(dir: &Path) -> io::Result<Vec<OsString>> {
-    fs::read_dir(dir)?
-        .map(|entry| entry.map(|entry| entry.file_name()))
-        .collect()
+    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
 }
 
 /// One line of a tree: type, name, and what makes it special.
@@ -241,11 +218,7 @@ fn description(path: &Path, name: &Path, metadata: &Metadata) -> io::Result<Stri
         let (major, minor) = (major(metadata.rdev()), minor(metadata.rdev()));
         line += &format!(
             "   {major}:{minor}{}",
-            if (major, minor) == (0, 0) {
-                " (whiteout)"
-            } else {
-                ""
-            }
+            if (major, minor) == (0, 0) { " (whiteout)" } else { "" }
         );
     }
     for (name, value) in overlay_xattrs(path)? {
@@ -275,9 +248,7 @@ fn overlay_xattrs(path: &Path) -> io::Result<Vec<(String, String)>> {
     }
     let names = list.split(|&byte| byte == 0).map(String::from_utf8_lossy);
     let overlay = names.filter(|name| name.contains(".overlay."));
-    overlay
-        .map(|name| Ok((name.to_string(), xattr_value(path, &name)?)))
-        .collect()
+    overlay.map(|name| Ok((name.to_string(), xattr_value(path, &name)?))).collect()
 }
 
 /// The value of an attribute: text, or the number of its bytes.
@@ -327,14 +298,8 @@ mod tests {
     fn paths_survive_a_list_of_layers() {
         let path = PathBuf::from("/tmp/a:b\\c,d");
         let list = escaped(path.clone());
-        assert_eq!(
-            crate::config::split::unescape_path(list.as_encoded_bytes()),
-            path
-        );
-        assert_eq!(
-            crate::config::split::split_escaped(list.as_encoded_bytes(), b':').len(),
-            1
-        );
+        assert_eq!(crate::config::split::unescape_path(list.as_encoded_bytes()), path);
+        assert_eq!(crate::config::split::split_escaped(list.as_encoded_bytes(), b':').len(), 1);
     }
 
     #[test]

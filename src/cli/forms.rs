@@ -63,10 +63,7 @@ enum CalledAs {
 
 impl CalledAs {
     fn from_name(program: &OsStr) -> Self {
-        let name = Path::new(program)
-            .file_name()
-            .unwrap_or_default()
-            .as_bytes();
+        let name = Path::new(program).file_name().unwrap_or_default().as_bytes();
         if name.starts_with(b"mount.") {
             Self::MountHelper
         } else if name == b"fuse-overlayfs" {
@@ -183,19 +180,11 @@ fn helper_request(mut args: HelperArgs, called_as: CalledAs) -> Result<MountRequ
 
 /// `SUBTYPE` of the type `fuse.SUBTYPE`, which mount(8) shows then.
 fn subtype(fs_type: &OsStr) -> Option<&OsStr> {
-    fs_type
-        .as_bytes()
-        .strip_prefix(b"fuse.")
-        .filter(|name| !name.is_empty())
-        .map(OsStr::from_bytes)
+    fs_type.as_bytes().strip_prefix(b"fuse.").filter(|name| !name.is_empty()).map(OsStr::from_bytes)
 }
 
 fn verbosity(flags: u8, debug: bool) -> u8 {
-    if debug {
-        DEBUG_VERBOSITY
-    } else {
-        flags.min(DEBUG_VERBOSITY)
-    }
+    if debug { DEBUG_VERBOSITY } else { flags.min(DEBUG_VERBOSITY) }
 }
 
 /// clap's help as a text, its errors as one sentence.
@@ -203,21 +192,17 @@ fn from_clap(error: &clap::Error) -> Result<Command, MountError> {
     let text = format!("{}\n", error.render().to_string().trim_end());
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Command::Show { text, code: 0 }),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Command::Show {
-            text,
-            code: Failure::Usage as u8,
-        }),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Ok(Command::Show { text, code: Failure::Usage as u8 })
+        }
         _ => Err(MountError::new(Failure::Usage, sentence(&text))),
     }
 }
 
 /// The first paragraph of clap's message as one line, with a hint where to look.
 fn sentence(text: &str) -> String {
-    let paragraph: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.is_empty())
-        .collect();
+    let paragraph: Vec<&str> =
+        text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     let line = paragraph.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     format!("{line}; see `ovlfuse --help`")
@@ -243,26 +228,14 @@ mod tests {
     fn mount_form() {
         let plain = request(&["ovlfuse", "mount", "a:b:u", "m"]);
         assert_eq!(plain.config.lowers, [PathBuf::from("b"), "a".into()]);
-        assert_eq!(
-            plain.config.upper,
-            Some(Upper {
-                dir: "u".into(),
-                work: None
-            })
-        );
+        assert_eq!(plain.config.upper, Some(Upper { dir: "u".into(), work: None }));
         assert_eq!(plain.config.mountpoint, PathBuf::from("m"));
         assert!(!plain.config.dot_wh && !plain.foreground && plain.verbosity == 0);
 
         let full = request(&[
             "ovlfuse", "mount", "-fvv", "--work", "w", "-o", "nodev", "-oro,", "a:u", "m",
         ]);
-        assert_eq!(
-            full.config.upper,
-            Some(Upper {
-                dir: "u".into(),
-                work: Some("w".into())
-            })
-        );
+        assert_eq!(full.config.upper, Some(Upper { dir: "u".into(), work: Some("w".into()) }));
         assert!(full.foreground && full.verbosity == 2);
         assert!(!full.config.mount.dev && full.config.mount.read_only);
 
@@ -282,22 +255,10 @@ mod tests {
             &["/usr/bin/fuse-overlayfs", "-o", options, "m"],
             &["ovlfuse", &format!("-o{options}"), "m"],
             &["ovlfuse", "m", "-o", options],
-            &[
-                "ovlfuse",
-                "-o",
-                "lowerdir=a:b",
-                "-o",
-                "upperdir=u,workdir=w",
-                "-ovolatile",
-                "m",
-            ],
+            &["ovlfuse", "-o", "lowerdir=a:b", "-o", "upperdir=u,workdir=w", "-ovolatile", "m"],
         ] {
             let request = request(line);
-            assert_eq!(
-                request.config.lowers,
-                [PathBuf::from("a"), "b".into()],
-                "{line:?}"
-            );
+            assert_eq!(request.config.lowers, [PathBuf::from("a"), "b".into()], "{line:?}");
             assert_eq!(request.config.mountpoint, PathBuf::from("m"), "{line:?}");
             assert!(request.config.dot_wh && !request.foreground, "{line:?}");
             assert_eq!(request.config.mount.fsname, None, "{line:?}");
@@ -305,16 +266,9 @@ mod tests {
         assert!(request(&["ovlfuse", "-f", "-olowerdir=a", "m"]).foreground);
         let debug = request(&["fuse-overlayfs", "-d", "-olowerdir=a", "m"]);
         assert!(debug.foreground && debug.verbosity == 2);
+        assert_eq!(request(&["fuse-overlayfs", "-s", "-olowerdir=a", "m"]).config.threads, 1);
         assert_eq!(
-            request(&["fuse-overlayfs", "-s", "-olowerdir=a", "m"])
-                .config
-                .threads,
-            1
-        );
-        assert_eq!(
-            request(&["fuse-overlayfs", "-olowerdir=a", "mount"])
-                .config
-                .mountpoint,
+            request(&["fuse-overlayfs", "-olowerdir=a", "mount"]).config.mountpoint,
             Path::new("mount")
         );
     }
@@ -324,16 +278,7 @@ mod tests {
         let options = "lowerdir=a,dev,suid,x-systemd.automount";
         for line in [
             &["mount.ovlfuse", "src", "m", "-o", options][..],
-            &[
-                "/sbin/mount.fuse.ovlfuse",
-                "src",
-                "m",
-                "-n",
-                "-o",
-                options,
-                "-t",
-                "fuse.ovlfuse",
-            ],
+            &["/sbin/mount.fuse.ovlfuse", "src", "m", "-n", "-o", options, "-t", "fuse.ovlfuse"],
             &["mount.fuse3", "-n", "-v", "-o", options, "src", "m"],
             &["ovlfuse", "src", "m", "-o", options],
             &["fuse-overlayfs", "src", "m", "-o", options],
@@ -351,21 +296,10 @@ mod tests {
         let fake = request(&["mount.ovlfuse", "src", "m", "-f", "-o", "lowerdir=a"]);
         assert!(fake.pretend && !fake.foreground);
         let sloppy = request(&["mount.ovlfuse", "src", "m", "-s", "-o", "lowerdir=a,wibble"]);
-        assert_eq!(
-            (sloppy.warnings.len(), sloppy.config.threads),
-            (1, DEFAULT_THREADS)
-        );
+        assert_eq!((sloppy.warnings.len(), sloppy.config.threads), (1, DEFAULT_THREADS));
         let namespace = request(&["mount.ovlfuse", "src", "m", "-N", "12", "-o", "lowerdir=a"]);
         assert_eq!(namespace.namespace, Some("12".into()));
-        let typed = request(&[
-            "mount.fuse3",
-            "src",
-            "m",
-            "-t",
-            "fuse.x",
-            "-o",
-            "lowerdir=a",
-        ]);
+        let typed = request(&["mount.fuse3", "src", "m", "-t", "fuse.x", "-o", "lowerdir=a"]);
         assert_eq!(typed.config.mount.subtype, "x");
         let named = request(&["ovlfuse", "src", "m", "-o", "lowerdir=a,fsname=n"]);
         assert_eq!(named.config.mount.fsname, Some("n".into()));
@@ -384,10 +318,7 @@ mod tests {
             panic!("no mount");
         };
         assert_eq!(request.config.lowers[0].as_os_str().as_bytes(), b"a\xff:b");
-        assert_eq!(
-            request.config.upper.unwrap().dir.as_os_str().as_bytes(),
-            b"u\xfe"
-        );
+        assert_eq!(request.config.upper.unwrap().dir.as_os_str().as_bytes(), b"u\xfe");
         assert_eq!(request.config.mountpoint.as_os_str().as_bytes(), b"m\xfd");
     }
 
@@ -397,21 +328,13 @@ mod tests {
         assert!(
             matches!(run(&["ovlfuse", "umount", "m"]), Ok(Command::Umount(m)) if m == Path::new("m"))
         );
-        for line in [
-            &["ovlfuse", "--version"][..],
-            &["fuse-overlayfs", "--version"],
-            &["ovlfuse", "-h"],
-        ] {
-            assert!(
-                matches!(run(line), Ok(Command::Show { code: 0, .. })),
-                "{line:?}"
-            );
+        for line in
+            [&["ovlfuse", "--version"][..], &["fuse-overlayfs", "--version"], &["ovlfuse", "-h"]]
+        {
+            assert!(matches!(run(line), Ok(Command::Show { code: 0, .. })), "{line:?}");
         }
         for line in [&["ovlfuse"][..], &["fuse-overlayfs"]] {
-            assert!(
-                matches!(run(line), Ok(Command::Show { code: 2, .. })),
-                "{line:?}"
-            );
+            assert!(matches!(run(line), Ok(Command::Show { code: 2, .. })), "{line:?}");
         }
     }
 
@@ -424,16 +347,7 @@ mod tests {
             &["ovlfuse", "mount", "a:u", "m", "x"],
             &["ovlfuse", "mount", "a:u", "m", "--wibble"],
             &["ovlfuse", "mount", "a:u", "m", "-o", "lowerdir=b"],
-            &[
-                "ovlfuse",
-                "mount",
-                "a:u",
-                "m",
-                "-o",
-                "workdir=w",
-                "--work",
-                "w",
-            ],
+            &["ovlfuse", "mount", "a:u", "m", "-o", "workdir=w", "--work", "w"],
             &["ovlfuse", "umount"],
             &["ovlfuse", "mont", "a:u", "m"],
             &["ovlfuse", "m"],
@@ -448,16 +362,8 @@ mod tests {
 
     #[test]
     fn the_help_teaches() {
-        let Ok(Command::Show { text, .. }) = run(&["ovlfuse", "--help"]) else {
-            panic!("no help")
-        };
-        for part in [
-            "Examples:",
-            "ovlfuse demo",
-            "lowerdir=",
-            "Exit codes",
-            "umount",
-        ] {
+        let Ok(Command::Show { text, .. }) = run(&["ovlfuse", "--help"]) else { panic!("no help") };
+        for part in ["Examples:", "ovlfuse demo", "lowerdir=", "Exit codes", "umount"] {
             assert!(text.contains(part), "{part}");
         }
     }

@@ -25,9 +25,7 @@ pub struct Detach(&'static OnceLock<Option<Syslog>>);
 impl Detach {
     /// From now on lines go to syslog, or nowhere if there is none.
     pub fn switch_to_syslog(self) {
-        let syslog = Syslog::open()
-            .map_err(|error| log::debug!("no syslog: {error}"))
-            .ok();
+        let syslog = Syslog::open().map_err(|error| log::debug!("no syslog: {error}")).ok();
         if self.0.set(syslog).is_err() {
             log::debug!("lines went to syslog already");
         }
@@ -43,13 +41,7 @@ pub fn to_stderr(verbosity: u8) {
 pub fn until_detached(verbosity: u8) -> Detach {
     static SYSLOG: OnceLock<Option<Syslog>> = OnceLock::new();
     let filter = builder(verbosity).build();
-    install(
-        Box::new(DaemonLog {
-            filter,
-            syslog: &SYSLOG,
-        }),
-        verbosity,
-    );
+    install(Box::new(DaemonLog { filter, syslog: &SYSLOG }), verbosity);
     Detach(&SYSLOG)
 }
 
@@ -127,11 +119,7 @@ impl Syslog {
 
     /// Sends one line. A line that nobody takes is lost: there is no log to say so.
     fn send(&self, record: &Record<'_>) {
-        let line = syslog_line(
-            record.level(),
-            std::process::id(),
-            &record.args().to_string(),
-        );
+        let line = syslog_line(record.level(), std::process::id(), &record.args().to_string());
         if self.socket.send_to(line.as_bytes(), SYSLOG_SOCKET).is_err() {
             // Nothing is connected, so a later line finds a syslog that came back.
         }
@@ -170,9 +158,7 @@ mod tests {
     #[test]
     fn verbosity_opens_the_filter() {
         for (verbosity, level) in [(0, Level::Warn), (1, Level::Info), (2, Level::Debug)] {
-            let filter = Builder::new()
-                .parse_filters(default_filter(verbosity))
-                .build();
+            let filter = Builder::new().parse_filters(default_filter(verbosity)).build();
             let enabled = |level, target| {
                 filter.enabled(&Metadata::builder().level(level).target(target).build())
             };

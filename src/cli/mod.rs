@@ -52,11 +52,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, MountError> {
             for warning in &request.warnings {
                 say(format_args!("warning: {warning}"));
             }
-            if request.pretend {
-                Ok(ExitCode::SUCCESS)
-            } else {
-                daemon::run(&request)
-            }
+            if request.pretend { Ok(ExitCode::SUCCESS) } else { daemon::run(&request) }
         }
         Command::Umount(mountpoint) => umount::run(&mountpoint).map(|()| ExitCode::SUCCESS),
         Command::Demo => demo::run(),

@@ -38,10 +38,7 @@ pub fn topmost<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
 }
 
 fn parse(table: &[u8]) -> Vec<Mount> {
-    table
-        .split(|&byte| byte == b'\n')
-        .filter_map(parse_line)
-        .collect()
+    table.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 
 /// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAG…] - TYPE SOURCE SUPEROPTIONS`
@@ -52,12 +49,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let device = (number(device.next()?)?, number(device.next()?)?);
     let point = PathBuf::from(unescape_octal(fields.nth(1)?));
     let fs_type = unescape_octal(fields.skip_while(|&field| field != b"-").nth(1)?);
-    Some(Mount {
-        id,
-        device,
-        point,
-        fs_type,
-    })
+    Some(Mount { id, device, point, fs_type })
 }
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
@@ -84,9 +76,7 @@ fn unescape_octal(text: &[u8]) -> OsString {
 
 fn octal<'a>((digits, behind): (&[u8; 3], &'a [u8])) -> Option<(u8, &'a [u8])> {
     let digits = std::str::from_utf8(digits).ok()?;
-    u8::from_str_radix(digits, 8)
-        .ok()
-        .map(|code| (code, behind))
+    u8::from_str_radix(digits, 8).ok().map(|code| (code, behind))
 }
 
 /// How to unmount.
@@ -182,11 +172,7 @@ pub fn real_path(path: &Path) -> io::Result<PathBuf> {
     let whole = path.canonicalize();
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) if whole.is_err() => {
-            let parent = if parent == OsStr::new("") {
-                Path::new(".")
-            } else {
-                parent
-            };
+            let parent = if parent == OsStr::new("") { Path::new(".") } else { parent };
             parent.canonicalize().map(|parent| parent.join(name))
         }
         _ => whole,
@@ -237,9 +223,9 @@ impl OwnMount {
             return Ok(None);
         };
         match topmost(&mounts, &own.point) {
-            Some(top) if top.id != id => Err(UnmountError::Other(
-                "something else is mounted over it".into(),
-            )),
+            Some(top) if top.id != id => {
+                Err(UnmountError::Other("something else is mounted over it".into()))
+            }
             _ => Ok(Some(own.point.clone())),
         }
     }
@@ -279,12 +265,7 @@ mod tests {
             (b"\\777", b"\\777"),
         ];
         for (text, plain) in cases {
-            assert_eq!(
-                unescape_octal(text).as_bytes(),
-                *plain,
-                "{}",
-                text.escape_ascii()
-            );
+            assert_eq!(unescape_octal(text).as_bytes(), *plain, "{}", text.escape_ascii());
         }
     }
 
@@ -297,10 +278,7 @@ mod tests {
             fs_type: "t".into(),
         };
         let mounts = [mount(1, "/a"), mount(2, "/b"), mount(3, "/a")];
-        assert_eq!(
-            topmost(&mounts, Path::new("/a")).map(|mount| mount.id),
-            Some(3)
-        );
+        assert_eq!(topmost(&mounts, Path::new("/a")).map(|mount| mount.id), Some(3));
         assert_eq!(topmost(&mounts, Path::new("/c")), None);
     }
 
@@ -308,10 +286,7 @@ mod tests {
     fn a_path_is_real_even_if_its_end_does_not_answer() {
         let dir = tempfile::tempdir().unwrap();
         let real = dir.path().canonicalize().unwrap();
-        assert_eq!(
-            real_path(&dir.path().join("missing")).unwrap(),
-            real.join("missing")
-        );
+        assert_eq!(real_path(&dir.path().join("missing")).unwrap(), real.join("missing"));
         assert!(real_path(&dir.path().join("missing/below")).is_err());
         assert_eq!(real_path(&dir.path().join(".")).unwrap(), real);
     }

@@ -39,9 +39,6 @@ impl Caught {
                 }
             }
         };
-        thread::Builder::new()
-            .name("signals".into())
-            .spawn(answer)
-            .map(drop)
+        thread::Builder::new().name("signals".into()).spawn(answer).map(drop)
     }
 }

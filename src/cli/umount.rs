@@ -92,10 +92,7 @@ impl Daemons {
         if known.is_empty() {
             Self::Candidates(candidates)
         } else {
-            Self::Known {
-                daemons: known,
-                ovlfuse,
-            }
+            Self::Known { daemons: known, ovlfuse }
         }
     }
 
@@ -109,14 +106,8 @@ impl Daemons {
         let deadline = Instant::now() + PATIENCE;
         match self {
             Self::Known { daemons, .. } => {
-                let ended = daemons
-                    .iter()
-                    .all(|daemon| wait_for_any(&[daemon], deadline));
-                if ended {
-                    Ok(())
-                } else {
-                    Err(still_there(mountpoint, &daemons))
-                }
+                let ended = daemons.iter().all(|daemon| wait_for_any(&[daemon], deadline));
+                if ended { Ok(()) } else { Err(still_there(mountpoint, &daemons)) }
             }
             Self::Candidates(daemons) if daemons.is_empty() => {
                 say("warning: unmounted; no daemon of this mount was seen, so none was waited for");
@@ -135,10 +126,7 @@ impl Daemons {
 }
 
 fn still_there(mountpoint: &Path, daemons: &[Daemon]) -> MountError {
-    let pids: Vec<String> = daemons
-        .iter()
-        .map(|daemon| daemon.pid.to_string())
-        .collect();
+    let pids: Vec<String> = daemons.iter().map(|daemon| daemon.pid.to_string()).collect();
     failed(format!(
         "{} is unmounted here, but its daemon (process {}) still runs after {} seconds: the mount \
          is in use in another mount namespace",
@@ -150,10 +138,8 @@ fn still_there(mountpoint: &Path, daemons: &[Daemon]) -> MountError {
 
 /// Waits until one of `daemons` has ended; false when `deadline` comes first.
 fn wait_for_any(daemons: &[&Daemon], deadline: Instant) -> bool {
-    let mut handles: Vec<PollFd<'_>> = daemons
-        .iter()
-        .map(|daemon| PollFd::new(&daemon.handle, PollFlags::IN))
-        .collect();
+    let mut handles: Vec<PollFd<'_>> =
+        daemons.iter().map(|daemon| PollFd::new(&daemon.handle, PollFlags::IN)).collect();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(left) = Timespec::try_from(left) else {
@@ -163,9 +149,7 @@ fn wait_for_any(daemons: &[&Daemon], deadline: Instant) -> bool {
             Ok(ended) => return ended > 0,
             Err(Errno::INTR) => {}
             Err(error) => {
-                say(format_args!(
-                    "warning: the daemon cannot be waited for: {error}"
-                ));
+                say(format_args!("warning: the daemon cannot be waited for: {error}"));
                 return false;
             }
         }
@@ -183,14 +167,7 @@ impl Daemon {
 /// The ids of all processes that `/proc` shows.
 fn processes() -> impl Iterator<Item = Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        entry
-            .file_name()
-            .to_str()?
-            .parse()
-            .ok()
-            .and_then(Pid::from_raw)
-    })
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
 }
 
 /// A file below `/proc/PID`.
@@ -222,10 +199,7 @@ fn serves(pid: Pid, device_minor: u32) -> Serves {
 
 /// The numbers of the process's descriptors of `/dev/fuse`, as far as they may be seen.
 fn fuse_descriptors(pid: Pid) -> impl Iterator<Item = OsString> {
-    let descriptors = fs::read_dir(proc_file(pid, "fd"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let descriptors = fs::read_dir(proc_file(pid, "fd")).into_iter().flatten().flatten();
     descriptors
         .filter(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new("/dev/fuse")))
         .map(|fd| fd.file_name())
@@ -233,9 +207,7 @@ fn fuse_descriptors(pid: Pid) -> impl Iterator<Item = OsString> {
 
 /// The number behind `fuse_connection:` of an fdinfo file.
 fn connection(fdinfo: &str) -> Option<u32> {
-    let line = fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("fuse_connection:"))?;
+    let line = fdinfo.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?;
     line.trim().parse().ok()
 }
 
@@ -257,10 +229,7 @@ mod tests {
 
     #[test]
     fn the_connection_is_read_from_fdinfo() {
-        assert_eq!(
-            connection("pos:\t0\nino:\t90\nfuse_connection:\t39\n"),
-            Some(39)
-        );
+        assert_eq!(connection("pos:\t0\nino:\t90\nfuse_connection:\t39\n"), Some(39));
         assert_eq!(connection("pos:\t0\nflags:\t02100002\n"), None);
     }
 
@@ -274,10 +243,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_process_is_waited_for() {
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let daemon = Daemon::find(Pid::from_child(&child)).unwrap();
         assert!(!wait_for_any(&[&daemon], Instant::now()));
         drop(child.stdin.take());

@@ -123,9 +123,7 @@ impl Options {
     /// `workdir=` was given too.
     pub fn set_work(&mut self, dir: PathBuf) -> Result<(), MountError> {
         if self.work.is_some() {
-            return Err(usage(
-                "--work and -o workdir= are the same: give one of them",
-            ));
+            return Err(usage("--work and -o workdir= are the same: give one of them"));
         }
         self.work = Some(dir);
         Ok(())
@@ -154,13 +152,10 @@ impl Options {
             return Ok(());
         }
         if self.sloppy {
-            self.warnings
-                .push(format!("option '{item}' is unknown and ignored"));
+            self.warnings.push(format!("option '{item}' is unknown and ignored"));
             return Ok(());
         }
-        Err(usage(format!(
-            "option '{item}' is unknown; `ovlfuse --help` lists the options"
-        )))
+        Err(usage(format!("option '{item}' is unknown; `ovlfuse --help` lists the options")))
     }
 
     /// Options that name directories.
@@ -188,9 +183,7 @@ impl Options {
 
     fn add_lower(&mut self, item: &Item<'_>) -> Result<(), MountError> {
         if self.lowers_complete {
-            return Err(usage(
-                "option 'lowerdir+' cannot follow 'lowerdir': use only one of them",
-            ));
+            return Err(usage("option 'lowerdir+' cannot follow 'lowerdir': use only one of them"));
         }
         self.lowers.push(unescape_path(item.some_value()?));
         Ok(())
@@ -272,9 +265,7 @@ impl Options {
             return Err(item.bad_value(choice.accepted.iter().copied().chain(refused)));
         }
         Ok(NO_OPS.iter().any(|name| item.is_named(name))
-            || NO_OP_PREFIXES
-                .iter()
-                .any(|prefix| item.name.starts_with(prefix.as_bytes())))
+            || NO_OP_PREFIXES.iter().any(|prefix| item.name.starts_with(prefix.as_bytes())))
     }
 
     /// The mount that was asked for, at `mountpoint`.
@@ -307,10 +298,7 @@ impl Options {
         mount.read_only |= self.upper.is_none();
         Ok(Config {
             lowers: self.lowers,
-            upper: self.upper.map(|dir| Upper {
-                dir,
-                work: self.work,
-            }),
+            upper: self.upper.map(|dir| Upper { dir, work: self.work }),
             mountpoint,
             fsync: self.fsync,
             userxattr: self.userxattr,
@@ -349,10 +337,7 @@ struct Item<'a> {
 impl<'a> Item<'a> {
     fn parse(item: &'a [u8]) -> Self {
         let mut halves = item.splitn(2, |&byte| byte == b'=');
-        Self {
-            name: halves.next().unwrap_or_default(),
-            value: halves.next(),
-        }
+        Self { name: halves.next().unwrap_or_default(), value: halves.next() }
     }
 
     fn is_named(&self, name: &str) -> bool {
@@ -371,32 +356,21 @@ impl<'a> Item<'a> {
         let value = self.value.unwrap_or_default();
         let found = table.iter().find(|(text, _)| text.as_bytes() == value);
         let names = table.iter().map(|(text, _)| *text);
-        found
-            .map(|&(_, meaning)| meaning)
-            .ok_or_else(|| self.bad_value(names))
+        found.map(|&(_, meaning)| meaning).ok_or_else(|| self.bad_value(names))
     }
 
     /// The value as a number of threads.
     fn threads(&self) -> Result<usize, MountError> {
         let text = std::str::from_utf8(self.some_value()?).unwrap_or_default();
-        let number = text
-            .parse()
-            .ok()
-            .filter(|number| (1..=MAX_THREADS).contains(number));
-        number.ok_or_else(|| {
-            usage(format!(
-                "option '{self}': give a number from 1 to {MAX_THREADS}"
-            ))
-        })
+        let number = text.parse().ok().filter(|number| (1..=MAX_THREADS).contains(number));
+        number
+            .ok_or_else(|| usage(format!("option '{self}': give a number from 1 to {MAX_THREADS}")))
     }
 
     /// The error of a value that is none of `names`.
     fn bad_value<'b>(&self, names: impl Iterator<Item = &'b str>) -> MountError {
         let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
-        usage(format!(
-            "option '{self}': the values are {}",
-            names.join(", ")
-        ))
+        usage(format!("option '{self}': the values are {}", names.join(", ")))
     }
 }
 
@@ -415,9 +389,7 @@ fn layer_list(what: &str, list: &[u8]) -> Result<Vec<PathBuf>, MountError> {
     let pieces = split_escaped(list, b':');
     let text = shown(list);
     let at_an_end = |piece: Option<&&[u8]>| piece.is_none_or(|piece| piece.is_empty());
-    let empty_pair = pieces
-        .windows(2)
-        .any(|pair| pair.iter().all(|piece| piece.is_empty()));
+    let empty_pair = pieces.windows(2).any(|pair| pair.iter().all(|piece| piece.is_empty()));
     if at_an_end(pieces.first()) || at_an_end(pieces.last()) || empty_pair {
         return Err(usage(format!(
             "{what} '{text}' names an empty path: remove the ':' too many, or write '\\:' for a colon \

@@ -57,11 +57,7 @@ pub fn unescape(text: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(text.len());
     let mut bytes = text.iter();
     while let Some(&byte) = bytes.next() {
-        let literal = if byte == b'\\' {
-            bytes.next()
-        } else {
-            Some(&byte)
-        };
+        let literal = if byte == b'\\' { bytes.next() } else { Some(&byte) };
         plain.extend(literal);
     }
     OsString::from_vec(plain)
@@ -93,12 +89,7 @@ mod tests {
             (b"say \"a:b\"", &[b"say \"a", b"b\""]),
         ];
         for (list, pieces) in cases {
-            assert_eq!(
-                split_escaped(list, b':'),
-                *pieces,
-                "{}",
-                list.escape_ascii()
-            );
+            assert_eq!(split_escaped(list, b':'), *pieces, "{}", list.escape_ascii());
         }
     }
 
@@ -107,10 +98,7 @@ mod tests {
         let cases: &[(&[u8], &[&[u8]])] = &[
             (b"ro,,nodev,", &[b"ro", b"", b"nodev", b""]),
             (b"lowerdir=a\\,b:c,ro", &[b"lowerdir=a\\,b:c", b"ro"]),
-            (
-                b"context=\"u:r:t:s0:c1,c2\",ro",
-                &[b"context=\"u:r:t:s0:c1,c2\"", b"ro"],
-            ),
+            (b"context=\"u:r:t:s0:c1,c2\",ro", &[b"context=\"u:r:t:s0:c1,c2\"", b"ro"]),
             (b"upperdir=a\"b,ro", &[b"upperdir=a\"b", b"ro"]),
             (b"context=\"open,ro", &[b"context=\"open,ro"]),
         ];
@@ -129,12 +117,7 @@ mod tests {
             (b"\xff\\:\xfe", b"\xff:\xfe"),
         ];
         for (escaped, plain) in cases {
-            assert_eq!(
-                unescape(escaped).as_bytes(),
-                *plain,
-                "{}",
-                escaped.escape_ascii()
-            );
+            assert_eq!(unescape(escaped).as_bytes(), *plain, "{}", escaped.escape_ascii());
         }
     }
 }

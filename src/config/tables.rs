@@ -28,21 +28,9 @@ pub const CHOICES: &[Choice] = &[
         accepted: &["off", "nofollow"],
         refused: &[("on", NOT_YET), ("follow", NOT_YET)],
     },
-    Choice {
-        name: "metacopy",
-        accepted: &["off"],
-        refused: &[("on", NOT_YET)],
-    },
-    Choice {
-        name: "index",
-        accepted: &["off"],
-        refused: &[("on", NOT_YET)],
-    },
-    Choice {
-        name: "nfs_export",
-        accepted: &["off"],
-        refused: &[("on", NO_HANDLES)],
-    },
+    Choice { name: "metacopy", accepted: &["off"], refused: &[("on", NOT_YET)] },
+    Choice { name: "index", accepted: &["off"], refused: &[("on", NOT_YET)] },
+    Choice { name: "nfs_export", accepted: &["off"], refused: &[("on", NO_HANDLES)] },
     Choice {
         name: "verity",
         accepted: &["off"],
@@ -53,16 +41,8 @@ pub const CHOICES: &[Choice] = &[
         accepted: &["auto", "null"],
         refused: &[("on", NO_FSID), ("off", NOT_YET)],
     },
-    Choice {
-        name: "fast_ino",
-        accepted: &["0"],
-        refused: &[("1", NOT_YET)],
-    },
-    Choice {
-        name: "noxattrs",
-        accepted: &["0"],
-        refused: &[("", NOT_YET), ("1", NOT_YET)],
-    },
+    Choice { name: "fast_ino", accepted: &["0"], refused: &[("1", NOT_YET)] },
+    Choice { name: "noxattrs", accepted: &["0"], refused: &[("", NOT_YET), ("1", NOT_YET)] },
     Choice {
         name: "xattr_permissions",
         accepted: &["0"],
@@ -72,56 +52,29 @@ pub const CHOICES: &[Choice] = &[
 
 /// Names that are refused whatever their value is.
 pub const REFUSED: &[(&str, &str)] = &[
-    (
-        "datadir+",
-        "is not supported by this version: data-only layers need metacopy",
-    ),
+    ("datadir+", "is not supported by this version: data-only layers need metacopy"),
     ("uidmapping", NOT_YET),
     ("gidmapping", NOT_YET),
     ("squash_to_root", NOT_YET),
     ("squash_to_uid", NOT_YET),
     ("squash_to_gid", NOT_YET),
     ("static_nlink", NOT_YET),
-    (
-        "noacl",
-        "is not supported by this version: ACLs are always on",
-    ),
-    (
-        "timeout",
-        "is not supported: the kernel caches names and attributes without expiry",
-    ),
-    (
-        "writeback",
-        "is not supported by this version: how writes are cached cannot be chosen",
-    ),
+    ("noacl", "is not supported by this version: ACLs are always on"),
+    ("timeout", "is not supported: the kernel caches names and attributes without expiry"),
+    ("writeback", "is not supported by this version: how writes are cached cannot be chosen"),
     ("plugins", "is not supported: there are no plugins"),
     ("nooverride_creds", NOT_YET),
     ("context", NOT_YET),
     ("fscontext", NOT_YET),
     ("defcontext", NOT_YET),
     ("rootcontext", NOT_YET),
-    (
-        "allow_root",
-        "is not supported: use allow_other, or neither",
-    ),
-    (
-        "auto_unmount",
-        "is not supported: SIGTERM and SIGINT unmount, after a crash use `umount`",
-    ),
+    ("allow_root", "is not supported: use allow_other, or neither"),
+    ("auto_unmount", "is not supported: SIGTERM and SIGINT unmount, after a crash use `umount`"),
     ("sync", NOT_YET),
     ("dirsync", NOT_YET),
-    (
-        "strictatime",
-        "is not supported: access times follow the upper layer's file system",
-    ),
-    (
-        "lazytime",
-        "is not supported: access times follow the upper layer's file system",
-    ),
-    (
-        "mand",
-        "is not supported: Linux has no mandatory locks any more",
-    ),
+    ("strictatime", "is not supported: access times follow the upper layer's file system"),
+    ("lazytime", "is not supported: access times follow the upper layer's file system"),
+    ("mand", "is not supported: Linux has no mandatory locks any more"),
     ("nosymfollow", NOT_YET),
     ("remount", "is not possible: unmount and mount again"),
     ("bind", "is not possible: use `mount --bind`"),

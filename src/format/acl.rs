@@ -76,8 +76,7 @@ mod tests {
     #[test]
     fn with_a_mask_the_group_bits_are_the_masks() {
         let (user, mask) = (0x02, TAG_MASK);
-        let entries =
-            [(TAG_USER_OBJ, 7), (user, 7), (TAG_GROUP_OBJ, 5), (mask, 7), (TAG_OTHER, 5)];
+        let entries = [(TAG_USER_OBJ, 7), (user, 7), (TAG_GROUP_OBJ, 5), (mask, 7), (TAG_OTHER, 5)];
         let got = inherit(&acl(&entries), 0o2640).unwrap();
         assert_eq!(got.mode, 0o2640);
         let want = [(TAG_USER_OBJ, 6), (user, 7), (TAG_GROUP_OBJ, 5), (mask, 4), (TAG_OTHER, 0)];

@@ -170,9 +170,7 @@ impl Fs {
         match copy {
             _ if !wanted => Ok(()),
             Copy::Unnamed(fd) => rustix::fs::fsync(fd),
-            Copy::Named(temp) => {
-                rustix::fs::fsync(sys::node::open(temp.at(), OFlags::RDONLY)?)
-            }
+            Copy::Named(temp) => rustix::fs::fsync(sys::node::open(temp.at(), OFlags::RDONLY)?),
         }
     }
 
@@ -206,12 +204,7 @@ impl Fs {
     }
 
     /// Gives the copy its place, unless the node was removed meanwhile.
-    fn install(
-        &self,
-        node: &Arc<Node>,
-        copy: Copy<'_>,
-        source: &Source,
-    ) -> Result<()> {
+    fn install(&self, node: &Arc<Node>, copy: Copy<'_>, source: &Source) -> Result<()> {
         let Link { parent, name } = &source.link;
         let dir = parent.dir()?;
         let _names = dir.lock.write();
@@ -257,11 +250,9 @@ impl Fs {
     /// Opens the regular file `at` of a lower layer for reading, without
     /// touching its access time where that is ours to decide.
     pub(super) fn open_lower(&self, at: At<'_>) -> Result<OwnedFd> {
-        self.with_descriptors(|| {
-            match sys::node::open(at, OFlags::RDONLY | OFlags::NOATIME) {
-                Err(Errno::PERM) => sys::node::open(at, OFlags::RDONLY),
-                done => done,
-            }
+        self.with_descriptors(|| match sys::node::open(at, OFlags::RDONLY | OFlags::NOATIME) {
+            Err(Errno::PERM) => sys::node::open(at, OFlags::RDONLY),
+            done => done,
         })
     }
 }

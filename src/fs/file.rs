@@ -154,9 +154,7 @@ impl Fs {
         let fd = self.backing(&*self.file(handle)?)?;
         let mut done = 0;
         while done < buf.len() {
-            let n = data::retry(|| {
-                rustix::io::pread(&fd, &mut buf[done..], offset + done as u64)
-            });
+            let n = data::retry(|| rustix::io::pread(&fd, &mut buf[done..], offset + done as u64));
             match n {
                 Ok(0) => break,
                 Ok(n) => done += n,
@@ -217,9 +215,8 @@ impl Fs {
         }
         let dir = self.dir_fd(&node, LayerId::UPPER)?;
         let at = At::new(dir.as_fd(), b".");
-        let fd = self.with_descriptors(|| {
-            sys::node::open(at, OFlags::RDONLY | OFlags::DIRECTORY)
-        })?;
+        let fd =
+            self.with_descriptors(|| sys::node::open(at, OFlags::RDONLY | OFlags::DIRECTORY))?;
         if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
     }
 
@@ -268,7 +265,12 @@ impl Fs {
     /// A descriptor to keep of an object that is about to lose its last name:
     /// that of an open file, or a new one where the kernel can still reach the
     /// object without one.
-    pub(super) fn descriptor_to_keep(&self, node: &Node, at: At<'_>, nlink: u32) -> Option<Arc<OwnedFd>> {
+    pub(super) fn descriptor_to_keep(
+        &self,
+        node: &Node,
+        at: At<'_>,
+        nlink: u32,
+    ) -> Option<Arc<OwnedFd>> {
         if let Some(fd) = node.opens().iter().find_map(|f| f.descriptor()) {
             return Some(fd);
         }

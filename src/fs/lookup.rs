@@ -54,12 +54,7 @@ impl Fs {
     }
 
     /// Gives a resolved object a node and counts one lookup on it.
-    pub(super) fn enter(
-        &self,
-        parent: &Arc<Node>,
-        name: &[u8],
-        object: Resolved,
-    ) -> Result<Entry> {
+    pub(super) fn enter(&self, parent: &Arc<Node>, name: &[u8], object: Resolved) -> Result<Entry> {
         let stat = object.stat;
         let link = Link { parent: Arc::clone(parent), name: name.into() };
         if let Some(node) = self.known_hard_link(&object) {

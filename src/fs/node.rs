@@ -234,7 +234,8 @@ impl Node {
     fn drop_link(&self, parent: u64, name: &[u8]) -> bool {
         let is = |l: &Link| l.parent.id == parent && *l.name == *name;
         let mut links = self.links.lock();
-        let mut spare = links.more.as_mut().map(|m| std::mem::take(&mut m.links)).unwrap_or_default();
+        let mut spare =
+            links.more.as_mut().map(|m| std::mem::take(&mut m.links)).unwrap_or_default();
         if links.first.as_ref().is_some_and(is) {
             links.first = spare.pop();
         } else if let Some(at) = spare.iter().position(is) {

@@ -18,7 +18,8 @@ impl Fs {
         };
         let handle = handle::Handle { kind: origin.kind.into(), bytes: origin.handle };
         let same = |uuid: [u8; 16]| uuid == origin.uuid;
-        let file_systems = self.layers.file_systems.iter().enumerate().filter(|(_, fs)| same(fs.uuid));
+        let file_systems =
+            self.layers.file_systems.iter().enumerate().filter(|(_, fs)| same(fs.uuid));
         for (i, fs) in file_systems {
             // A handle that no longer opens is no origin (`ovl_check_origin_fh`).
             let Ok(fd) = handle::open(fs.anchor.as_fd(), &handle) else { continue };

@@ -63,9 +63,8 @@ impl Fs {
         let at = At::new(parent_fd.as_fd(), name);
         match (in_upper, below) {
             (false, _) => upper.work.whiteout(at)?,
-            (true, true) => self.retry_writable(at, node.kind, || {
-                upper.work.replace_by_whiteout(at, node.kind)
-            })?,
+            (true, true) => self
+                .retry_writable(at, node.kind, || upper.work.replace_by_whiteout(at, node.kind))?,
             (true, false) if node.kind == Kind::Dir => self.remove_upper_dir(at)?,
             (true, false) => rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?,
         }

@@ -134,9 +134,8 @@ impl Fs {
             self.hide_below(upper, from, new.parent)?;
         }
         self.carry_origin(&moved, from, new.parent)?;
-        let over_whiteout = is_dir
-            && victim.is_none_or(|v| !v.node.in_upper())
-            && self.is_upper_whiteout(to)?;
+        let over_whiteout =
+            is_dir && victim.is_none_or(|v| !v.node.in_upper()) && self.is_upper_whiteout(to)?;
         let (mut moved_place, victim_place) = lock_places(&moved.node, victim.map(|v| &v.node));
         let kept = match (victim, &victim_place) {
             (Some(v), Some(place)) => self.keep(&v.node, place, v.stat)?,

@@ -1,8 +1,8 @@
 //! What a name in a directory resolves to: asks the layers, from the top down,
 //! and lets [`union::lookup`](crate::union::lookup) decide.
 
-use super::node::{LowerDir, Node};
 use super::Fs;
+use super::node::{LowerDir, Node};
 use crate::format::{Namespace, Redirect};
 use crate::layer::facts::{self, Found, Reading};
 use crate::sys::{At, Errno, Kind, Result, Stat};
@@ -95,7 +95,9 @@ impl Fs {
             next_layer = layer.0 + 1;
             let more_below = self.more_below(&base, next_layer);
             let (found, stopped) = match &base {
-                Base::Parent(_, name) => (self.gather_lower(parent, layer, name, more_below)?, false),
+                Base::Parent(_, name) => {
+                    (self.gather_lower(parent, layer, name, more_below)?, false)
+                }
                 Base::Root(path) => self.gather_path(layer, path, more_below)?,
             };
             then = take(&mut lookup, &mut result, layer, found, || path)?;
@@ -142,7 +144,9 @@ impl Fs {
             match found.facts {
                 Facts::Dir { opaque, .. } => opaque_above |= opaque,
                 Facts::Absent => return Ok((nothing(Facts::Absent), opaque_above)),
-                Facts::Whiteout | Facts::NonDir { .. } => return Ok((nothing(Facts::Absent), true)),
+                Facts::Whiteout | Facts::NonDir { .. } => {
+                    return Ok((nothing(Facts::Absent), true));
+                }
             }
             here = Some(self.with_descriptors(|| crate::sys::node::open_dir_path(dir, name))?);
             start = end + 1;
@@ -170,7 +174,9 @@ impl Fs {
         if let Some((layer, ino)) = lower {
             return Ok(self.shown_ino(layer, ino));
         }
-        if object.layer.is_upper() && object.stat.kind() != Kind::Dir && object.stat.nlink == 1
+        if object.layer.is_upper()
+            && object.stat.kind() != Kind::Dir
+            && object.stat.nlink == 1
             && self.layers.namespace == Namespace::Trusted
         {
             let dir = self.dir_fd(parent, LayerId::UPPER)?;
@@ -214,12 +220,8 @@ fn take(
 ) -> Result<Then> {
     let step = lookup.visit(layer, found.facts)?;
     let Some(stat) = found.stat.filter(|_| step.take) else { return Ok(step.then) };
-    let object = result.get_or_insert_with(|| Resolved {
-        layer,
-        stat,
-        stack: Vec::new(),
-        stack_ino: None,
-    });
+    let object =
+        result.get_or_insert_with(|| Resolved { layer, stat, stack: Vec::new(), stack_ino: None });
     if stat.kind() == Kind::Dir && !layer.is_upper() {
         object.stack_ino.get_or_insert(stat.ino);
         object.stack.push(LowerDir { layer, path: path(), xwhiteouts: found.xwhiteouts });

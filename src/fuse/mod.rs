@@ -1,18 +1,91 @@
 //! The transport: the only folder that names `fuser`.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `adapter` | the crate's callbacks: unpack, one call of [`Fs`], reply |
+//! | `wire` | replies in the kernel's format |
+//! | `channel` | sending them, and notifications |
+//! | `mount` | mount(2) and fusermount3 |
+
+mod adapter;
+mod channel;
+mod mount;
+mod wire;
 
 use crate::config::Config;
-use crate::error::MountError;
+use crate::error::{Failure, MountError};
+use crate::fs::Fs;
+use crate::layer;
+use crate::sys::data;
+use adapter::Adapter;
+use channel::Channel;
+use fuser::{Session, SessionACL};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 
 /// Mounts what `config` asks for and serves it until it is unmounted.
 ///
 /// Opens and checks the layers, mounts, starts the reader threads, waits until
 /// the mount answers, then calls `ready` once and goes on serving. Returns when
 /// the mount is gone. An error before `ready` means that nothing is mounted.
-/// SIGTERM and SIGINT must be blocked or handled by the caller, who unmounts.
+/// SIGTERM and SIGINT must be handled by the caller, who unmounts.
 ///
 /// # Errors
 /// A [`MountError`] with the reason and the remedy.
 pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
-    let _ = (config, ready);
-    Ok(())
+    raise_descriptor_limit();
+    mount::check_mountpoint(&config.mountpoint)?;
+    let layers = layer::open::open(config)?;
+    let fs = Arc::new(Fs::new(layers, config)?);
+    let device = mount::mount(config)?;
+    let session =
+        start_session(fs, device, config).inspect_err(|_| mount::undo(&config.mountpoint))?;
+    let server = std::thread::Builder::new()
+        .name("session".into())
+        .spawn(move || session.run())
+        .map_err(|e| internal(format!("cannot start a thread: {e}")))
+        .inspect_err(|_| mount::undo(&config.mountpoint))?;
+    if let Err(e) = data::retry(|| rustix::fs::stat(&config.mountpoint)) {
+        mount::undo(&config.mountpoint);
+        let what = format!("the mount on {} does not answer: {e}", config.mountpoint.display());
+        return Err(MountError::new(Failure::Fuse, what));
+    }
+    ready();
+    match server.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(internal(format!("serving ended: {e}"))),
+        Err(_) => Err(internal("serving ended in an unforeseen way".into())),
+    }
+}
+
+fn start_session(
+    fs: Arc<Fs>,
+    device: OwnedFd,
+    config: &Config,
+) -> Result<Session<Adapter>, MountError> {
+    let failed = |e| internal(format!("cannot start the FUSE session: {e}"));
+    let slot = Arc::new(OnceLock::new());
+    let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&slot));
+    let mut options = fuser::Config::default();
+    options.n_threads = Some(config.threads.max(1));
+    // The kernel itself lets in whom the mount options allow.
+    let session = Session::from_fd(adapter, device, SessionACL::All, options).map_err(failed)?;
+    let copy = session.as_fd().try_clone_to_owned().map_err(failed)?;
+    let channel = slot.get_or_init(|| Channel::new(copy));
+    fs.set_notify(Box::new(channel.clone()));
+    Ok(session)
+}
+
+/// Every open file takes a descriptor: use as many as the administrator allows.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("the limit of descriptors stays at {:?}: {e}", limit.current);
+    }
+}
+
+fn internal(what: String) -> MountError {
+    MountError::new(Failure::Internal, what)
 }

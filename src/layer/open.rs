@@ -127,12 +127,13 @@ fn work_path(upper: &crate::config::Upper) -> Result<PathBuf> {
         return Ok(work.clone());
     }
     let shown = upper.dir.display();
-    let real = upper
-        .dir
-        .canonicalize()
-        .map_err(|e| MountError::new(Failure::Layer, format!("cannot resolve upper layer {shown}: {e}")))?;
+    let real = upper.dir.canonicalize().map_err(|e| {
+        MountError::new(Failure::Layer, format!("cannot resolve upper layer {shown}: {e}"))
+    })?;
     let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
-        let what = format!("upper layer {shown} has no parent directory to hold a work directory; give one with --work");
+        let what = format!(
+            "upper layer {shown} has no parent directory to hold a work directory; give one with --work"
+        );
         return Err(MountError::new(Failure::Work, what));
     };
     let mut hidden = std::ffi::OsString::from(".");
@@ -147,14 +148,18 @@ fn open_work<'a>(path: &'a Path, make: bool, upper: &Opened<'_>) -> Result<Opene
         match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => {
-                let what = format!("cannot make the work directory {shown}: {e}; give one on the file system of {upper_shown} with --work");
+                let what = format!(
+                    "cannot make the work directory {shown}: {e}; give one on the file system of {upper_shown} with --work"
+                );
                 return Err(MountError::new(Failure::Work, what));
             }
         }
     }
     let work = open_dir(path, "work directory", Failure::Work)?;
     if work.dev != upper.dev || work.mnt_id != upper.mnt_id {
-        let what = format!("work directory {shown} is not on the same mount as upper layer {upper_shown}; choose one that is");
+        let what = format!(
+            "work directory {shown} is not on the same mount as upper layer {upper_shown}; choose one that is"
+        );
         return Err(MountError::new(Failure::Work, what));
     }
     Ok(work)
@@ -179,8 +184,9 @@ fn file_system_of(dir: &Opened<'_>, known: &mut Vec<FileSystem>) -> Result<u16> 
     if let Some(i) = known.iter().position(|fs| fs.dev == dir.dev) {
         return Ok(i as u16);
     }
-    let anchor = rustix::io::fcntl_dupfd_cloexec(&dir.fd, 3)
-        .map_err(|e| MountError::new(Failure::Internal, format!("cannot duplicate a descriptor: {e}")))?;
+    let anchor = rustix::io::fcntl_dupfd_cloexec(&dir.fd, 3).map_err(|e| {
+        MountError::new(Failure::Internal, format!("cannot duplicate a descriptor: {e}"))
+    })?;
     let uuid = handle::file_system_uuid(anchor.as_fd());
     known.push(FileSystem { dev: dir.dev, uuid, anchor });
     Ok(known.len() as u16 - 1)
@@ -238,7 +244,8 @@ fn lock(dir: &Opened<'_>, role: &str, failure: Failure) -> Result<()> {
 /// Empties and opens `work/work`, or makes it.
 fn prepare_work(work: &Opened<'_>, fsync: Fsync) -> Result<OwnedFd> {
     let shown = work.path.display();
-    let fail = |e| MountError::new(Failure::Work, format!("cannot prepare work directory {shown}: {e}"));
+    let fail =
+        |e| MountError::new(Failure::Work, format!("cannot prepare work directory {shown}: {e}"));
     refuse_incompatible(work)?;
     match remove_tree(work.fd.as_fd(), b"work") {
         Ok(()) | Err(Errno::NOENT) => {}
@@ -260,7 +267,9 @@ fn prepare_work(work: &Opened<'_>, fsync: Fsync) -> Result<OwnedFd> {
 /// Refuses a work directory that holds marks of features unknown here, or of a
 /// volatile mount whose upper may have lost data (`fs/overlayfs/super.c`).
 fn refuse_incompatible(work: &Opened<'_>) -> Result<()> {
-    let Ok(dir) = sys::node::open_dir_path(work.fd.as_fd(), b"work/incompat") else { return Ok(()) };
+    let Ok(dir) = sys::node::open_dir_path(work.fd.as_fd(), b"work/incompat") else {
+        return Ok(());
+    };
     let mut found = None;
     let listed = sys::list::for_each(dir.as_fd(), |entry| {
         found = Some(entry.name.to_vec());
@@ -285,21 +294,31 @@ fn refuse_incompatible(work: &Opened<'_>) -> Result<()> {
 fn probe(upper: &Opened<'_>, work: BorrowedFd<'_>, namespace: Namespace) -> Result<Abilities> {
     let shown = upper.path.display();
     let refuse = |cannot: &str, lost: &str, e: Errno| {
-        let what = format!("the file system of upper layer {shown} {cannot} ({e}): {lost} would not work; use an upper on ext4, xfs, btrfs or a recent tmpfs");
+        let what = format!(
+            "the file system of upper layer {shown} {cannot} ({e}): {lost} would not work; use an upper on ext4, xfs, btrfs or a recent tmpfs"
+        );
         MountError::new(Failure::Upper, what)
     };
     let at = At::new(work, b"#probe");
-    sys::node::make_node(at, libc::S_IFCHR, 0)
-        .map_err(|e| refuse("cannot hold whiteouts (character device 0:0)", "removing and renaming files of lower layers", e))?;
+    sys::node::make_node(at, libc::S_IFCHR, 0).map_err(|e| {
+        refuse(
+            "cannot hold whiteouts (character device 0:0)",
+            "removing and renaming files of lower layers",
+            e,
+        )
+    })?;
     let rename_flags = rename_flags_work(work);
     let cleaned = remove_tree(work, b"#probe").and_then(|()| {
         rustix::fs::mkdirat(work, c"#probe", Mode::from_raw_mode(0o700))?;
         xattr::set(at, OverlayName::Opaque.full(namespace), b"y", 0)
     });
-    cleaned.map_err(|e| refuse("cannot hold extended attributes", "opaque directories and copied-up attributes", e))?;
+    cleaned.map_err(|e| {
+        refuse("cannot hold extended attributes", "opaque directories and copied-up attributes", e)
+    })?;
     let tmpfile = tmpfile_works(work);
-    remove_tree(work, b"#probe")
-        .map_err(|e| MountError::new(Failure::Work, format!("cannot empty the work directory: {e}")))?;
+    remove_tree(work, b"#probe").map_err(|e| {
+        MountError::new(Failure::Work, format!("cannot empty the work directory: {e}"))
+    })?;
     Ok(Abilities { tmpfile, rename_flags })
 }
 

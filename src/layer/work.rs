@@ -140,7 +140,8 @@ impl Work {
     pub fn whiteout(&self, at: At<'_>) -> Result<()> {
         let mut shared = self.whiteout.lock();
         if let Some(name) = &*shared {
-            match rustix::fs::linkat(&self.dir, name.as_slice(), at.dir, at.name, AtFlags::empty()) {
+            match rustix::fs::linkat(&self.dir, name.as_slice(), at.dir, at.name, AtFlags::empty())
+            {
                 Err(Errno::MLINK | Errno::NOENT | Errno::PERM | Errno::OPNOTSUPP) => {}
                 done => return done,
             }

@@ -97,6 +97,9 @@ pub fn own_umask() -> Result<()> {
         // threads; no memory or descriptor is concerned.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
         rustix::process::umask(Mode::empty());
+        // The thread no longer follows the process's own chdir(2): let it not
+        // pin the directory the program was started in.
+        rustix::process::chdir("/")?;
         OWN_UMASK.set(true);
     }
     Ok(())

@@ -45,8 +45,7 @@ fn split_chunk(path: &[u8]) -> (&[u8], &[u8]) {
 /// openat2(2) that stays below `dir` and follows no link; openat(2) with
 /// `O_NOFOLLOW` where a sandbox forbids openat2.
 fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     loop {
         match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
             // The kernel asks to retry when a rename elsewhere raced with the walk.
@@ -134,8 +133,7 @@ impl SetTime {
 /// # Errors
 /// Those of utimensat(2).
 pub fn set_times(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<()> {
-    let times =
-        Timestamps { last_access: atime.timespec(), last_modification: mtime.timespec() };
+    let times = Timestamps { last_access: atime.timespec(), last_modification: mtime.timespec() };
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     rustix::fs::utimensat(at.dir, at.name, &times, flags)
 }
@@ -145,7 +143,8 @@ pub fn set_times(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<()> {
 /// # Errors
 /// Those of readlinkat(2).
 pub fn read_link(at: At<'_>) -> Result<Vec<u8>> {
-    rustix::fs::readlinkat(at.dir, at.name, Vec::with_capacity(256)).map(std::ffi::CString::into_bytes)
+    rustix::fs::readlinkat(at.dir, at.name, Vec::with_capacity(256))
+        .map(std::ffi::CString::into_bytes)
 }
 
 /// Makes the node `name` of type and permissions `mode` (the umask applies),

@@ -37,9 +37,7 @@ pub fn fork() -> io::Result<Fork> {
     match id {
         0 => Ok(Fork::Child),
         -1 => Err(io::Error::last_os_error()),
-        id => Pid::from_raw(id)
-            .map(Fork::Parent)
-            .ok_or_else(io::Error::last_os_error),
+        id => Pid::from_raw(id).map(Fork::Parent).ok_or_else(io::Error::last_os_error),
     }
 }
 
@@ -56,11 +54,7 @@ pub fn close_inherited() -> io::Result<()> {
     // SAFETY: called before the program opened anything, by contract, so no
     // value in this process owns or borrows one of these descriptors.
     let result = unsafe { libc::close_range(FIRST_INHERITED, libc::c_uint::MAX, 0) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

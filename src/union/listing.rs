@@ -89,7 +89,8 @@ impl Listing {
         match self.find(entry.name) {
             Some(i) => self.merge(i, layer, entry),
             None => {
-                let below = if layer.is_upper() { 0 } else { BELOW_KNOWN | below_bit(!entry.whiteout) };
+                let below =
+                    if layer.is_upper() { 0 } else { BELOW_KNOWN | below_bit(!entry.whiteout) };
                 let closed = if is_dir(entry.dtype) && !entry.whiteout { 0 } else { CLOSED };
                 let hidden = if entry.whiteout { HIDDEN } else { 0 };
                 self.push(entry, layer, entry.dtype & TYPE | below | closed | hidden);
@@ -134,16 +135,14 @@ impl Listing {
         });
         let hash = self.hasher.hash_one(entry.name);
         let (names, entries, hasher) = (&self.names, &self.entries, &self.hasher);
-        self.table.insert_unique(hash, i, |&j| {
-            hasher.hash_one(name_of(names, &entries[j as usize]))
-        });
+        self.table
+            .insert_unique(hash, i, |&j| hasher.hash_one(name_of(names, &entries[j as usize])));
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
         let hash = self.hasher.hash_one(name);
-        let found = self.table.find(hash, |&i| {
-            name_of(&self.names, &self.entries[i as usize]) == name
-        });
+        let found =
+            self.table.find(hash, |&i| name_of(&self.names, &self.entries[i as usize]) == name);
         found.map(|&i| i as usize)
     }
 
@@ -265,8 +264,7 @@ impl Listing {
             if old.find(name) != Some(i) || entry.flags & HIDDEN != 0 && entry.flags & BELOW == 0 {
                 continue;
             }
-            let layer_entry =
-                LayerEntry { name, dtype: entry.flags & TYPE, whiteout: false };
+            let layer_entry = LayerEntry { name, dtype: entry.flags & TYPE, whiteout: false };
             self.push(layer_entry, LayerId(entry.top), entry.flags);
             if let Some(new) = self.entries.last_mut() {
                 new.offset = entry.offset;

@@ -19,9 +19,7 @@ fn parse(lists: &[&[u8]]) -> Result<(Config, Vec<String>), MountError> {
 }
 
 fn config(list: &str) -> Config {
-    parse(&[b"lowerdir=/l,upperdir=/u", list.as_bytes()])
-        .unwrap()
-        .0
+    parse(&[b"lowerdir=/l,upperdir=/u", list.as_bytes()]).unwrap().0
 }
 
 fn paths(names: &[&[u8]]) -> Vec<PathBuf> {
@@ -32,13 +30,7 @@ fn paths(names: &[&[u8]]) -> Vec<PathBuf> {
 fn layer_options_name_the_layers_in_the_kernels_order() {
     let (config, warnings) = parse(&[b"lowerdir=top:bottom,upperdir=u,workdir=w"]).unwrap();
     assert_eq!(config.lowers, paths(&[b"top", b"bottom"]));
-    assert_eq!(
-        config.upper,
-        Some(Upper {
-            dir: "u".into(),
-            work: Some("w".into())
-        })
-    );
+    assert_eq!(config.upper, Some(Upper { dir: "u".into(), work: Some("w".into()) }));
     assert_eq!(config.mountpoint, PathBuf::from("/m"));
     assert!(!config.mount.read_only);
     assert!(warnings.is_empty());
@@ -49,10 +41,7 @@ fn lowers() {
     let cases: &[(List<'_>, List<'_>)] = &[
         (&[b"lowerdir=a"], &[b"a"]),
         (&[b"lowerdir=a:b"], &[b"a", b"b"]),
-        (
-            &[b"lowerdir=a\\:b:c\\,d:e\\\\f"],
-            &[b"a:b", b"c,d", b"e\\f"],
-        ),
+        (&[b"lowerdir=a\\:b:c\\,d:e\\\\f"], &[b"a:b", b"c,d", b"e\\f"]),
         (&[b"lowerdir=\xff:\xfe\\:"], &[b"\xff", b"\xfe:"]),
         (&[b"lowerdir=a:b", b"lowerdir=c"], &[b"c"]),
         (&[b"lowerdir=a,lowerdir=,lowerdir=b"], &[b"b"]),
@@ -69,11 +58,8 @@ fn lowers() {
 
 #[test]
 fn upper_and_work_lose_their_escapes_and_the_last_one_counts() {
-    let (config, _) = parse(&[
-        b"lowerdir=l,upperdir=x",
-        b"upperdir=a\\,b\\:c\\\\:d\xff,workdir=w\\,",
-    ])
-    .unwrap();
+    let (config, _) =
+        parse(&[b"lowerdir=l,upperdir=x", b"upperdir=a\\,b\\:c\\\\:d\xff,workdir=w\\,"]).unwrap();
     let upper = config.upper.unwrap();
     assert_eq!(upper.dir, PathBuf::from(os(b"a,b:c\\:d\xff")));
     assert_eq!(upper.work, Some("w,".into()));
@@ -117,9 +103,7 @@ fn mount_flags() {
         ("", |m| *m == MountFlags::default()),
         ("ro", |m| m.read_only),
         ("ro,rw", |m| !m.read_only),
-        ("nodev,nosuid,noexec,noatime", |m| {
-            !m.dev && !m.suid && !m.exec && !m.atime
-        }),
+        ("nodev,nosuid,noexec,noatime", |m| !m.dev && !m.suid && !m.exec && !m.atime),
         ("nodev,dev,nosuid,suid", |m| m.dev && m.suid),
         ("noexec,exec,noatime,atime", |m| m.exec && m.atime),
         ("allow_other", |m| m.allow_other == Some(true)),
@@ -136,21 +120,10 @@ fn options_without_effect_change_nothing() {
     let plain = config("");
     let mut lists: Vec<String> = NO_OPS.iter().map(ToString::to_string).collect();
     for choice in CHOICES {
-        lists.extend(
-            choice
-                .accepted
-                .iter()
-                .map(|value| format!("{}={value}", choice.name)),
-        );
+        lists.extend(choice.accepted.iter().map(|value| format!("{}={value}", choice.name)));
     }
     lists.extend(
-        [
-            "x-systemd.automount",
-            "X-mount.mkdir=0755",
-            "user=me",
-            "comment=c",
-        ]
-        .map(String::from),
+        ["x-systemd.automount", "X-mount.mkdir=0755", "user=me", "comment=c"].map(String::from),
     );
     lists.extend(["xino=auto", "xino=on", "noatime,nodiratime,atime"].map(String::from));
     for list in lists {
@@ -163,26 +136,15 @@ fn options_without_effect_change_nothing() {
 fn options_with_less_effect_than_their_name_warn() {
     for list in ["xino=off", "nodiratime"] {
         let (_, warnings) = parse(&[b"lowerdir=/l", list.as_bytes()]).unwrap();
-        assert!(
-            warnings.len() == 1 && warnings[0].contains(list),
-            "{list}: {warnings:?}"
-        );
+        assert!(warnings.len() == 1 && warnings[0].contains(list), "{list}: {warnings:?}");
     }
 }
 
 #[test]
 fn refused_options_are_named() {
-    let mut lists: Vec<String> = REFUSED
-        .iter()
-        .map(|(name, _)| format!("{name}=x"))
-        .collect();
+    let mut lists: Vec<String> = REFUSED.iter().map(|(name, _)| format!("{name}=x")).collect();
     for choice in CHOICES {
-        lists.extend(
-            choice
-                .refused
-                .iter()
-                .map(|(value, _)| format!("{}={value}", choice.name)),
-        );
+        lists.extend(choice.refused.iter().map(|(value, _)| format!("{}={value}", choice.name)));
     }
     lists.push("context=\"u:r:t:s0:c1,c2\"".into());
     lists.push("noacl".into());
@@ -232,24 +194,14 @@ fn unknown_options_are_warned_of_when_tolerated() {
     let mut options = Options::new(false);
     options.tolerate_unknown();
     options.apply(os(b"wibble=1,lowerdir=l")).unwrap();
-    assert_eq!(
-        options.warnings(),
-        ["option 'wibble=1' is unknown and ignored"]
-    );
+    assert_eq!(options.warnings(), ["option 'wibble=1' is unknown and ignored"]);
     assert!(options.apply(os(b"index=on")).is_err());
 }
 
 #[test]
 fn five_hundred_lowers_are_the_most() {
     let list = |count: usize| format!("lowerdir={}", vec!["l"; count].join(":"));
-    assert_eq!(
-        parse(&[list(MAX_LOWERS).as_bytes()])
-            .unwrap()
-            .0
-            .lowers
-            .len(),
-        MAX_LOWERS
-    );
+    assert_eq!(parse(&[list(MAX_LOWERS).as_bytes()]).unwrap().0.lowers.len(), MAX_LOWERS);
     let error = parse(&[list(MAX_LOWERS + 1).as_bytes()]).unwrap_err();
     assert_eq!(error.failure, Failure::Layer);
 }
@@ -276,16 +228,10 @@ fn a_stack_is_read_bottom_to_top() {
         );
         assert_eq!(config.mount.read_only, *read_only);
     }
-    for (stack, read_only) in [
-        ("l", false),
-        ("", false),
-        ("", true),
-        ("l:", false),
-        ("a::b", false),
-    ] {
-        let error = Options::new(false)
-            .set_stack(OsStr::new(stack), read_only)
-            .unwrap_err();
+    for (stack, read_only) in
+        [("l", false), ("", false), ("", true), ("l:", false), ("a::b", false)]
+    {
+        let error = Options::new(false).set_stack(OsStr::new(stack), read_only).unwrap_err();
         assert_eq!(error.failure, Failure::Usage, "{stack}");
     }
 }

@@ -1,0 +1,611 @@
+//! From the transport crate's callbacks to [`Fs`] and back: unpack, one call, reply.
+//!
+//! Replies that carry attributes are sent on the [`Channel`] and the crate's
+//! reply object is forgotten: it would insist that node id and inode number
+//! are one (see `docs/ARCHITECTURE.md`). Whatever is not answered, because a
+//! request panicked, the crate answers with `EIO` when the object is dropped.
+
+use super::channel::Channel;
+use super::wire::{DirReply, Reply};
+use crate::fs::attr::Changes;
+use crate::fs::create::New;
+use crate::fs::{Caller, Entry, Fs};
+use crate::sys::node::SetTime;
+use crate::sys::{self, Time};
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The most bytes of one READ or WRITE.
+const MAX_IO: u32 = 1 << 20;
+/// The size of a listing when the kernel's wish cannot be read.
+const SAFE_LISTING: usize = 4096;
+
+/// What is asked of the kernel; each is used where it is offered.
+const WANTED: [InitFlags; 7] = [
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+];
+
+thread_local! {
+    /// The buffer of this thread's READs.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The file system as the transport crate wants it.
+pub struct Adapter {
+    fs: Arc<Fs>,
+    channel: Arc<OnceLock<Channel>>,
+}
+
+impl Adapter {
+    /// Serves `fs`; `channel` is set once the session exists.
+    pub fn new(fs: Arc<Fs>, channel: Arc<OnceLock<Channel>>) -> Self {
+        Self { fs, channel }
+    }
+
+    /// Runs one request; one that panics is answered with `EIO` and logged.
+    fn run(&self, request: impl FnOnce(&Fs)) {
+        if catch_unwind(AssertUnwindSafe(|| request(&self.fs))).is_err() {
+            log::error!("a request failed in an unforeseen way and was answered with EIO");
+        }
+    }
+
+    /// Sends a reply in the place of `replaced`; whether the kernel took it.
+    fn send<R>(&self, reply: &[u8], replaced: R) -> bool {
+        let sent = self.channel.get().is_some_and(|channel| channel.send(reply).is_ok());
+        // Answered, or no longer waited for.
+        std::mem::forget(replaced);
+        sent
+    }
+
+    fn send_entry(&self, req: &Request, entry: sys::Result<Option<Entry>>, reply: ReplyEntry) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(e) => return reply.error(errno(e)),
+        };
+        let mut bytes = Reply::new(req.unique().0, 128);
+        bytes.entry(entry.as_ref());
+        let sent = self.send(&bytes.finish(), reply);
+        if let (Some(entry), false) = (entry, sent) {
+            self.fs.forget(entry.id, 1);
+        }
+    }
+
+    fn send_attr(&self, req: &Request, attr: sys::Result<sys::Stat>, reply: ReplyAttr) {
+        match attr {
+            Ok(stat) => {
+                let mut bytes = Reply::new(req.unique().0, 104);
+                bytes.attr(&stat);
+                self.send(&bytes.finish(), reply);
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn send_listing<R: Debug>(
+        &self,
+        (req, id, offset, plus): (&Request, u64, u64, bool),
+        reply: R,
+        error: fn(R, fuser::Errno),
+    ) {
+        let mut listing = DirReply::new(req.unique().0, wanted_size(&reply), plus);
+        if let Err(e) = self.fs.readdir(id, offset, plus, &mut listing) {
+            self.undo(&listing.lookups);
+            return error(reply, errno(e));
+        }
+        let lookups = std::mem::take(&mut listing.lookups);
+        if !self.send(&listing.finish(), reply) {
+            self.undo(&lookups);
+        }
+    }
+
+    fn undo(&self, lookups: &[u64]) {
+        for &id in lookups {
+            self.fs.forget(id, 1);
+        }
+    }
+}
+
+/// The room for a listing: the crate keeps the request's size to itself but for
+/// the output for debugging. The version is pinned; a test watches the format.
+fn wanted_size(reply: &impl Debug) -> usize {
+    let text = format!("{reply:?}");
+    let size = text.split_once("max_size: ").and_then(|(_, rest)| {
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    });
+    size.unwrap_or(SAFE_LISTING)
+}
+
+fn errno(e: sys::Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(e.raw_os_error())
+}
+
+fn caller(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid() }
+}
+
+fn new<'a>(req: &Request, parent: INodeNo, name: &'a OsStr, mode: u32, umask: u32) -> New<'a> {
+    New { parent: parent.0, name: name.as_bytes(), mode, umask, caller: caller(req) }
+}
+
+fn set_time(time: Option<TimeOrNow>) -> SetTime {
+    match time {
+        None => SetTime::Omit,
+        Some(TimeOrNow::Now) => SetTime::Now,
+        Some(TimeOrNow::SpecificTime(time)) => SetTime::To(from_system_time(time)),
+    }
+}
+
+/// Undoes the crate's conversion, which before 1970 subtracts the nanoseconds
+/// instead of adding them: its distance to the epoch has the request's fields.
+fn from_system_time(time: SystemTime) -> Time {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(d) => Time { secs: d.as_secs() as i64, nanos: d.subsec_nanos() },
+        Err(before) => {
+            let d = before.duration();
+            Time { secs: (d.as_secs() as i64).wrapping_neg(), nanos: d.subsec_nanos() }
+        }
+    }
+}
+
+fn done(result: sys::Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+/// Answers with `value`, or its size when none was asked for.
+fn send_value(value: sys::Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match value {
+        Err(e) => reply.error(errno(e)),
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for flag in WANTED {
+            if config.add_capabilities(flag).is_err() {
+                log::debug!("this kernel's FUSE lacks {flag:?}");
+            }
+        }
+        if let Err(nearest) = config.set_max_write(MAX_IO) {
+            log::debug!("writes are limited to {nearest} bytes");
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.run(|fs| self.send_entry(req, fs.lookup(parent.0, name.as_bytes()), reply));
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.run(|fs| fs.forget(ino.0, nlookup));
+    }
+
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.run(|fs| self.send_attr(req, fs.getattr(ino.0), reply));
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime, handle) = (set_time(atime), set_time(mtime), fh.map(|fh| fh.0));
+        let changes = Changes { mode, uid, gid, size, atime, mtime, handle };
+        self.run(|fs| self.send_attr(req, fs.setattr(ino.0, changes), reply));
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.run(|fs| match fs.readlink(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = new(req, parent, name, mode, umask);
+        self.run(|fs| self.send_entry(req, fs.mknod(new, rdev).map(Some), reply));
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = new(req, parent, name, mode, umask);
+        self.run(|fs| self.send_entry(req, fs.mkdir(new).map(Some), reply));
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.run(|fs| done(fs.unlink(parent.0, name.as_bytes()), reply));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.run(|fs| done(fs.rmdir(parent.0, name.as_bytes()), reply));
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let new = new(req, parent, link_name, 0o777, 0);
+        let target = target.as_os_str().as_bytes();
+        self.run(|fs| self.send_entry(req, fs.symlink(new, target).map(Some), reply));
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+        self.run(|fs| done(fs.rename(from, to, flags.bits()), reply));
+    }
+
+    fn link(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let linked = |fs: &Fs| fs.link(ino.0, newparent.0, newname.as_bytes());
+        self.run(|fs| self.send_entry(req, linked(fs).map(Some), reply));
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.run(|fs| match fs.open(ino.0, flags.0 as u32, caller(req)) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.run(|fs| {
+            BUFFER.with_borrow_mut(|buffer| {
+                let size = size as usize;
+                if buffer.len() < size {
+                    buffer.resize(size, 0);
+                }
+                match fs.read(fh.0, offset, &mut buffer[..size]) {
+                    Ok(n) => reply.data(&buffer[..n]),
+                    Err(e) => reply.error(errno(e)),
+                }
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.run(|fs| match fs.write(fh.0, offset, data) {
+            Ok(n) => reply.written(n as u32),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Writes report their errors themselves; the kernel does not ask again.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.run(|fs| {
+            fs.release(fh.0);
+            reply.ok();
+        });
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.run(|fs| done(fs.fsync(fh.0, datasync), reply));
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // Listings need no handle; the kernel does not ask again.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn readdir(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        self.run(|_| {
+            self.send_listing((req, ino.0, offset, false), reply, ReplyDirectory::error);
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.run(|_| {
+            self.send_listing((req, ino.0, offset, true), reply, ReplyDirectoryPlus::error);
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.run(|fs| done(fs.fsync_dir(ino.0, datasync), reply));
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.run(|fs| match fs.statfs() {
+            Ok(s) => reply.statfs(
+                s.f_blocks,
+                s.f_bfree,
+                s.f_bavail,
+                s.f_files,
+                s.f_ffree,
+                s.f_bsize as u32,
+                s.f_namemax as u32,
+                s.f_frsize as u32,
+            ),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (name, flags) = (name.as_bytes(), flags as u32);
+        self.run(|fs| done(fs.setxattr(ino.0, name, value, flags, caller(req)), reply));
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.run(|fs| send_value(fs.getxattr(ino.0, name.as_bytes()), size, reply));
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.run(|fs| send_value(fs.listxattr(ino.0, caller(req)), size, reply));
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.run(|fs| done(fs.removexattr(ino.0, name.as_bytes()), reply));
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks permissions itself and does not ask.
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let new = new(req, parent, name, mode, umask);
+        self.run(|fs| match fs.create(new, flags as u32) {
+            Ok((entry, handle)) => {
+                let mut bytes = Reply::new(req.unique().0, 144);
+                bytes.entry(Some(&entry));
+                bytes.open(handle, FopenFlags::FOPEN_KEEP_CACHE.bits());
+                if !self.send(&bytes.finish(), reply) {
+                    fs.release(handle);
+                    fs.forget(entry.id, 1);
+                }
+            }
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.run(|fs| done(fs.fallocate(fh.0, offset, length, mode as u32), reply));
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let seek = |fs: &Fs| match u64::try_from(offset) {
+            Ok(offset) => fs.lseek(fh.0, offset, whence),
+            Err(_) => Err(sys::Errno::NXIO),
+        };
+        self.run(|fs| match seek(fs) {
+            Ok(offset) => reply.offset(offset as i64),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let len = len.min(1 << 30) as usize;
+        self.run(|fs| {
+            match fs.copy_file_range((fh_in.0, offset_in), (fh_out.0, offset_out), len) {
+                Ok(n) => reply.written(n as u32),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_before_1970_come_back_as_they_were_sent() {
+        // The crate turns (-2 s, 300 ms) into the epoch less 2.3 s.
+        let sent = UNIX_EPOCH - Duration::new(2, 300_000_000);
+        assert_eq!(from_system_time(sent), Time { secs: -2, nanos: 300_000_000 });
+        let sent = UNIX_EPOCH + Duration::new(5, 7);
+        assert_eq!(from_system_time(sent), Time { secs: 5, nanos: 7 });
+    }
+
+    #[test]
+    fn size_is_read_from_the_debug_output() {
+        #[derive(Debug)]
+        struct Like {
+            #[expect(dead_code, reason = "read through Debug")]
+            max_size: usize,
+        }
+        assert_eq!(wanted_size(&Like { max_size: 32768 }), 32768);
+        assert_eq!(wanted_size(&"nothing"), SAFE_LISTING);
+    }
+}

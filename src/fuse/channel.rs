@@ -1,0 +1,40 @@
+//! Writing replies and notifications to `/dev/fuse` directly.
+//!
+//! One write(2) is one reply, so threads need no lock. The descriptor is a
+//! duplicate of the session's, the same open file: a clone would have a queue
+//! of its own that never saw the request.
+
+use super::wire::Reply;
+use crate::fs::Notify;
+use crate::sys::{Errno, Result};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// The way to the kernel.
+#[derive(Debug, Clone)]
+pub struct Channel(Arc<OwnedFd>);
+
+impl Channel {
+    /// Writes to `device`, a descriptor of the session's open file.
+    pub fn new(device: OwnedFd) -> Self {
+        Self(Arc::new(device))
+    }
+
+    /// Sends a finished reply.
+    ///
+    /// # Errors
+    /// `ENOENT` when the request is gone: the reply then has no effect.
+    pub fn send(&self, reply: &[u8]) -> Result<()> {
+        rustix::io::write(&*self.0, reply).map(|_| ())
+    }
+}
+
+impl Notify for Channel {
+    fn attributes_changed(&self, id: u64) {
+        match self.send(&Reply::attributes_changed(id).finish()) {
+            // The kernel does not know the node, or is gone.
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::NOTCONN) => {}
+            Err(e) => log::warn!("the kernel may keep old attributes of node {id}: {e}"),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Replies in the kernel's format (`include/uapi/linux/fuse.h`), as far as they
+//! are written here rather than by the transport crate: everything that holds
+//! attributes, because there the node id and the inode number differ, and
+//! times may lie before 1970.
+
+use crate::fs::Entry;
+use crate::fs::readdir::{Item, Sink};
+use crate::sys::Stat;
+
+/// How long the kernel may keep names and attributes, in seconds: as good as
+/// for ever, since every change goes through the mount.
+const VALID: u64 = 1 << 30;
+
+/// `struct fuse_out_header`.
+const HEADER_LEN: usize = 16;
+/// `struct fuse_entry_out`.
+const ENTRY_LEN: usize = 128;
+/// `struct fuse_dirent` without the name.
+const DIRENT_LEN: usize = 24;
+
+/// `FUSE_NOTIFY_INVAL_INODE`.
+const NOTIFY_INVAL_INODE: i32 = 2;
+
+/// A reply under construction.
+#[derive(Debug)]
+pub struct Reply {
+    bytes: Vec<u8>,
+}
+
+impl Reply {
+    /// An empty reply to the request `unique`, with room for `room` bytes.
+    pub fn new(unique: u64, room: usize) -> Self {
+        Self::with_code(unique, 0, room)
+    }
+
+    fn with_code(unique: u64, code: i32, room: usize) -> Self {
+        let mut reply = Self { bytes: Vec::with_capacity(HEADER_LEN + room) };
+        reply.u32(0);
+        reply.u32(code as u32);
+        reply.u64(unique);
+        reply
+    }
+
+    /// A notification that the attributes of node `id` are no longer valid.
+    pub fn attributes_changed(id: u64) -> Self {
+        let mut reply = Self::with_code(0, NOTIFY_INVAL_INODE, 24);
+        reply.u64(id);
+        // A negative offset leaves the cached data alone.
+        reply.u64(-1i64 as u64);
+        reply.u64(0);
+        reply
+    }
+
+    /// Appends `struct fuse_entry_out`; `None` is a negative entry.
+    pub fn entry(&mut self, entry: Option<&Entry>) {
+        self.u64(entry.map_or(0, |e| e.id));
+        self.u64(0);
+        self.u64(VALID);
+        self.u64(VALID);
+        self.u64(0);
+        match entry {
+            Some(entry) => self.attr_body(&entry.attr),
+            None => self.bytes.resize(self.bytes.len() + 88, 0),
+        }
+    }
+
+    /// Appends `struct fuse_attr_out`.
+    pub fn attr(&mut self, stat: &Stat) {
+        self.u64(VALID);
+        self.u64(0);
+        self.attr_body(stat);
+    }
+
+    /// Appends `struct fuse_open_out`.
+    pub fn open(&mut self, handle: u64, flags: u32) {
+        self.u64(handle);
+        self.u32(flags);
+        self.u32(0);
+    }
+
+    /// `struct fuse_attr`.
+    fn attr_body(&mut self, stat: &Stat) {
+        let times = [stat.atime, stat.mtime, stat.ctime];
+        self.u64(stat.ino);
+        self.u64(stat.size);
+        self.u64(stat.blocks);
+        for time in times {
+            self.u64(time.secs as u64);
+        }
+        for time in times {
+            self.u32(time.nanos);
+        }
+        self.u32(stat.mode);
+        self.u32(stat.nlink);
+        self.u32(stat.uid);
+        self.u32(stat.gid);
+        self.u32(stat.rdev);
+        self.u32(stat.blksize);
+        self.u32(0);
+    }
+
+    /// The finished reply.
+    pub fn finish(mut self) -> Vec<u8> {
+        let len = self.bytes.len() as u32;
+        if let Some(field) = self.bytes.first_chunk_mut() {
+            *field = len.to_ne_bytes();
+        }
+        self.bytes
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.bytes.extend_from_slice(&value.to_ne_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.bytes.extend_from_slice(&value.to_ne_bytes());
+    }
+}
+
+/// A listing under construction, of at most the size the kernel asked for.
+#[derive(Debug)]
+pub struct DirReply {
+    reply: Reply,
+    end: usize,
+    plus: bool,
+    /// The lookups it carries, to be undone if it cannot be sent.
+    pub lookups: Vec<u64>,
+}
+
+impl DirReply {
+    /// An empty listing of at most `size` bytes; with `plus` for READDIRPLUS.
+    pub fn new(unique: u64, size: usize, plus: bool) -> Self {
+        let reply = Reply::new(unique, size);
+        Self { reply, end: HEADER_LEN + size, plus, lookups: Vec::new() }
+    }
+
+    /// The finished reply.
+    pub fn finish(self) -> Vec<u8> {
+        self.reply.finish()
+    }
+}
+
+impl Sink for DirReply {
+    fn fits(&self, len: usize) -> bool {
+        let fixed = DIRENT_LEN + if self.plus { ENTRY_LEN } else { 0 };
+        self.reply.bytes.len() + fixed + len.next_multiple_of(8) <= self.end
+    }
+
+    fn push(&mut self, item: Item<'_>) {
+        if self.plus {
+            match &item.entry {
+                Some(entry) => {
+                    self.lookups.push(entry.id);
+                    self.reply.entry(Some(entry));
+                }
+                // All zeros: no lookup is implied, the kernel asks when it needs one.
+                None => self.reply.bytes.resize(self.reply.bytes.len() + ENTRY_LEN, 0),
+            }
+        }
+        self.reply.u64(item.ino);
+        self.reply.u64(item.offset);
+        self.reply.u32(item.name.len() as u32);
+        self.reply.u32(item.dtype);
+        self.reply.bytes.extend_from_slice(item.name);
+        let padded = self.reply.bytes.len().next_multiple_of(8);
+        self.reply.bytes.resize(padded, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_those_of_the_kernels_structures() {
+        let len = |build: fn(&mut Reply)| {
+            let mut reply = Reply::new(7, 0);
+            build(&mut reply);
+            reply.finish().len() - HEADER_LEN
+        };
+        assert_eq!(len(|r| r.entry(None)), ENTRY_LEN);
+        assert_eq!(len(|r| r.open(1, 2)), 16);
+        assert_eq!(Reply::attributes_changed(1).finish().len(), HEADER_LEN + 24);
+    }
+
+    #[test]
+    fn a_listing_never_exceeds_its_size() {
+        let mut listing = DirReply::new(1, 100, false);
+        let mut pushed = 0;
+        while listing.fits(5) {
+            let item = Item { name: b"hello", dtype: 8, ino: 1, offset: 3, entry: None };
+            listing.push(item);
+            pushed += 1;
+        }
+        assert_eq!(pushed, 3);
+        assert_eq!(listing.finish().len(), HEADER_LEN + 96);
+    }
+}
