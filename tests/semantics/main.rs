@@ -1,0 +1,15 @@
+//! What the union does, mounted for real: exact errors, bytes on disk, merged view.
+//!
+//! One module per family. Every test runs in each context it names, against
+//! ovlfuse or (`OVLFUSE_TEST_BACKEND=kernel`) against the kernel's overlayfs.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/mod.rs"]
+#[macro_use]
+mod common;
+
+mod copy_up;
+mod create;
+mod lookup;
+mod remove;
+mod rename;
