@@ -1,13 +1,14 @@
 //! Directory entries as the kernel hands them out, offsets included.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{FileType, OFlags, RawDir};
+
+use super::tree::Tree;
 
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +56,8 @@ pub fn rest(directory: impl AsFd, buffer: usize) -> Vec<Entry> {
     }
 }
 
-/// All entries of the directory at `path`, `.` and `..` included, in order.
+/// All entries of the directory at `path`, opened with `flags`, `.` and `..` included, in order.
 #[track_caller]
-pub fn all(path: impl AsRef<Path>) -> Vec<Entry> {
-    let path = path.as_ref();
-    let directory = File::open(path).unwrap_or_else(|error| panic!("open {}: {error}", path.display()));
-    rest(&directory, 32 << 10)
+pub fn all(path: impl AsRef<Path>, flags: OFlags) -> Vec<Entry> {
+    rest(Tree::new(path.as_ref()).open("", flags | OFlags::DIRECTORY), 32 << 10)
 }

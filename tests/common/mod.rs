@@ -47,27 +47,28 @@ pub fn name_of(errno: i32) -> String {
     io::Error::from_raw_os_error(errno).to_string()
 }
 
-/// Makes the tests of a family: one module per context, one test per function in it.
+/// Makes the tests of a family: a module per function, with a test per context in it.
 ///
 /// A function takes `&mut Sandbox`, builds layers in it, mounts, asserts. When
 /// it returns, [`Sandbox::finish`] checks what holds after every test: the
 /// lowers are untouched, and the kernel sees the same tree.
 #[macro_export]
 macro_rules! mounted_tests {
-    ($($context:ident: [$($name:ident),* $(,)?])*) => {
-        $(
-            mod $context {
-                $(
-                    #[test]
-                    fn $name() {
-                        $crate::common::context::run(
-                            $crate::common::Context::$context,
-                            concat!(module_path!(), "::", stringify!($name)),
-                            super::$name,
-                        );
-                    }
-                )*
-            }
-        )*
+    ($($contexts:tt: $($name:ident),+ $(,)?;)*) => {
+        $($($crate::mounted_tests! { @one $contexts $name })+)*
+    };
+    (@one [$($context:ident)+] $name:ident) => {
+        mod $name {
+            $(
+                #[test]
+                fn $context() {
+                    $crate::common::context::run(
+                        $crate::common::Context::$context,
+                        concat!(module_path!(), "::", stringify!($context)),
+                        super::$name,
+                    );
+                }
+            )+
+        }
     };
 }

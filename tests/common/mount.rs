@@ -75,8 +75,12 @@ impl Mount {
         if self.daemon.is_some() && self.spec.context == Context::user {
             super::scratch::run(Command::new("fusermount3").arg("-u").arg(&self.spec.merged));
         } else {
-            rustix::mount::unmount(&self.spec.merged, UnmountFlags::empty())
-                .unwrap_or_else(|error| panic!("umount {}: {error}", self.spec.merged.display()));
+            // A child of another test may hold this test's descriptors between its fork and exec.
+            wait::until("umount", || match rustix::mount::unmount(&self.spec.merged, UnmountFlags::empty()) {
+                Ok(()) => true,
+                Err(rustix::io::Errno::BUSY) => false,
+                Err(error) => panic!("umount {}: {error}", self.spec.merged.display()),
+            });
         }
         if let Some(daemon) = self.daemon.take() {
             daemon.expect_end();

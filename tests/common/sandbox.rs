@@ -116,6 +116,17 @@ impl Sandbox {
         self.kernel_disagrees = Some(reason);
     }
 
+    /// Whether the kernel is the backend without `trusted.` xattrs, where a new name of a file
+    /// copied up gets an inode number of its own until the next mount; the comparison is then
+    /// left out. (ovlfuse gives both names one number.)
+    pub fn kernel_splits_links(&mut self) -> bool {
+        let splits = backend() == Backend::Kernel && self.context != Context::root;
+        if splits {
+            self.kernel_disagrees("the kernel contradicts itself about new names of lower files");
+        }
+        splits
+    }
+
     /// The overlay xattr `name` with this context's prefix.
     pub fn overlay_xattr(&self, name: &str) -> String {
         self.context.overlay_xattr(name)
@@ -241,5 +252,5 @@ impl Sandbox {
 
 #[track_caller]
 fn layer_snapshot(tree: &Tree) -> Snapshot {
-    Snapshot::of(tree.path(), Options { ctime: true, ..Options::default() })
+    Snapshot::of(tree.path(), Options { ctime: true, noatime: true, ..Options::default() })
 }

@@ -1,12 +1,13 @@
 //! A whole tree as comparable values.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, OFlags, Stat};
 
 use super::dirents;
 use super::tree::Tree;
@@ -23,6 +24,8 @@ pub struct Options {
     /// Let `..` have the number of the parent in the layer below, as the kernel's overlayfs
     /// does for a directory that only one lower layer has.
     pub any_dotdot: bool,
+    /// Read without touching access times; only for layers, whose owner one is.
+    pub noatime: bool,
 }
 
 /// Per path (escaped, relative, the root as `.`): field name to value.
@@ -148,7 +151,8 @@ impl Walk<'_> {
     #[track_caller]
     fn directory(&mut self, directory: &Path) -> Vec<PathBuf> {
         let mut below = Vec::new();
-        for entry in dirents::all(directory) {
+        let flags = if self.options.noatime { OFlags::NOATIME } else { OFlags::empty() };
+        for entry in dirents::all(directory, flags) {
             let path = directory.join(&entry.name);
             if entry.name == ".." && (directory == self.root || self.options.any_dotdot) {
                 continue;
@@ -204,7 +208,7 @@ impl Walk<'_> {
         match kind {
             FileType::RegularFile => {
                 set("size", stat.st_size.to_string());
-                set("content", content(path));
+                set("content", content(path, self.options));
             }
             FileType::Symlink => {
                 set("target", tree.target("").as_os_str().as_bytes().escape_ascii().to_string());
@@ -223,8 +227,11 @@ impl Walk<'_> {
 
 /// Short content as it is, longer as a hash.
 #[track_caller]
-fn content(path: &Path) -> String {
-    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
+fn content(path: &Path, options: Options) -> String {
+    let mut bytes = Vec::new();
+    let flags = if options.noatime { OFlags::NOATIME } else { OFlags::empty() };
+    let mut file = Tree::new(path).open("", OFlags::RDONLY | flags);
+    file.read_to_end(&mut bytes).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
     if bytes.len() <= 48 {
         return bytes.escape_ascii().to_string();
     }
@@ -238,11 +245,11 @@ fn content(path: &Path) -> String {
 fn xattrs(path: &Path) -> Vec<(String, String)> {
     let (directory, name) = (path.parent().expect("no root"), path.file_name().expect("a name"));
     let tree = Tree::new(directory);
-    let names = tree.xattr_names(name).into_iter();
+    let names = tree.raw_xattr_names(name).into_iter();
     names
         .map(|xattr| {
             let value = tree.xattr(name, &xattr).expect("listed just now");
-            (xattr, value.escape_ascii().to_string())
+            (xattr.escape_ascii().to_string(), value.escape_ascii().to_string())
         })
         .collect()
 }

@@ -325,16 +325,22 @@ impl Tree {
         }
     }
 
-    /// The names of the extended attributes of `path`, sorted.
+    /// The names of the extended attributes of `path`, sorted and escaped.
     #[track_caller]
     pub fn xattr_names(&self, path: impl AsRef<Path>) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.raw_xattr_names(path).iter().map(|name| name.escape_ascii().to_string()).collect();
+        names.sort();
+        names
+    }
+
+    /// The names of the extended attributes of `path`, as listed.
+    #[track_caller]
+    pub fn raw_xattr_names(&self, path: impl AsRef<Path>) -> Vec<Vec<u8>> {
         let path = self.at(path);
         let mut list = Vec::with_capacity(64 << 10);
         rustix::fs::llistxattr(&path, rustix::buffer::spare_capacity(&mut list)).named("llistxattr", &path);
-        let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        let mut names: Vec<String> = names.map(|name| name.escape_ascii().to_string()).collect();
-        names.sort();
-        names
+        list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
     }
 
     /// Every path below `path` of this tree, sorted; directories end in `/`.

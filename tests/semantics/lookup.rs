@@ -9,28 +9,19 @@ use rustix::io::Errno;
 use crate::common::{Sandbox, assert_errno};
 
 mounted_tests! {
-    root: [
+    [root userns user]:
         upper_hides_lower, topmost_lower_wins, merged_directory_lists_all_layers_once,
-        whiteout_hides_all_below, whiteout_between_lowers, whiteouts_are_not_shown, opaque_hides_all_below,
-        opaque_between_lowers, file_above_directory_ends_the_search, directory_above_file_ends_merging,
-        file_between_directories_ends_merging, topmost_directory_gives_the_attributes, xattr_whiteout_in_lower,
-        names_of_255_bytes, names_of_256_bytes, names_of_any_bytes, dot_wh_names_are_ordinary,
-        deep_directories, symlinks_are_shown_as_they_are, missing_names_stay_missing_until_made,
-        types_are_shown_as_they_are, root_shows_the_upper_roots_attributes, device_nodes_of_lower,
-        opaque_upper_root_hides_the_lowers, path_through_a_file, path_through_a_merged_symlink,
-    ]
-    userns: [
-        upper_hides_lower, topmost_lower_wins, merged_directory_lists_all_layers_once,
-        whiteout_hides_all_below, whiteout_between_lowers, whiteouts_are_not_shown, opaque_hides_all_below,
-        opaque_between_lowers, file_above_directory_ends_the_search, directory_above_file_ends_merging,
-        topmost_directory_gives_the_attributes, xattr_whiteout_in_lower, names_of_255_bytes,
-        names_of_256_bytes, names_of_any_bytes, missing_names_stay_missing_until_made,
-        types_are_shown_as_they_are, root_shows_the_upper_roots_attributes,
-    ]
-    user: [
-        upper_hides_lower, topmost_lower_wins, merged_directory_lists_all_layers_once,
-        whiteout_hides_all_below, opaque_hides_all_below, names_of_255_bytes, names_of_any_bytes,
-    ]
+        whiteout_hides_all_below, opaque_hides_all_below, names_of_255_bytes, names_of_256_bytes,
+        names_of_any_bytes, symlinks_are_shown_as_they_are;
+    [root userns]:
+        whiteout_between_lowers, whiteouts_are_not_shown, opaque_between_lowers,
+        file_above_directory_ends_the_search, directory_above_file_ends_merging,
+        file_between_directories_ends_merging, topmost_directory_gives_the_attributes,
+        xattr_whiteout_in_lower, dot_wh_names_are_ordinary, deep_directories,
+        missing_names_stay_missing_until_made, types_are_shown_as_they_are,
+        root_shows_the_upper_roots_attributes, opaque_upper_root_hides_nothing, path_through_a_file,
+        path_through_a_merged_symlink;
+    [root]: device_nodes_of_lower;
 }
 
 fn upper_hides_lower(s: &mut Sandbox) {
@@ -290,7 +281,7 @@ fn device_nodes_of_lower(s: &mut Sandbox) {
     assert!(!s.upper().exists("null"), "writing to a device copies nothing up");
 }
 
-fn opaque_upper_root_hides_the_lowers(s: &mut Sandbox) {
+fn opaque_upper_root_hides_nothing(s: &mut Sandbox) {
     s.lower().file("low", "");
     s.upper().file("up", "").set_xattr("", s.overlay_xattr("opaque"), "y");
     let m = s.mount();
