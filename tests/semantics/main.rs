@@ -10,6 +10,10 @@ mod common;
 
 mod copy_up;
 mod create;
+mod data;
+mod identity;
 mod lookup;
+mod open_files;
 mod remove;
 mod rename;
+mod xattr;
