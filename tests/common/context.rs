@@ -70,7 +70,9 @@ impl Context {
         if self == Self::root {
             return Command::new(program);
         }
-        let mut command = Command::new("setpriv");
+        // A body that hangs, as on a pipe, must not hang the whole suite.
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", "600", "setpriv"]);
         command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--init-groups", "--"]);
         if self == Self::userns {
             command.args(["unshare", "--mount", "--map-root-user", "--map-auto", "--"]);
