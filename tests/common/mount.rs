@@ -13,6 +13,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use super::context::{self, Backend, Context};
 use super::wait;
 
@@ -29,6 +31,8 @@ pub struct Spec {
     pub merged: PathBuf,
     /// Who mounts.
     pub context: Context,
+    /// `RLIMIT_NOFILE` of the daemon, when not the test's own.
+    pub max_descriptors: Option<u64>,
     /// After this time the daemon is killed, so that a hanging request fails its test.
     pub patience: Duration,
 }
@@ -66,6 +70,12 @@ impl Mount {
     /// The daemon's process id; `None` with the kernel's overlayfs.
     pub fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().map(|daemon| daemon.child.id())
+    }
+
+    /// How many descriptors the daemon has open.
+    pub fn descriptors(&self) -> Option<usize> {
+        let directory = format!("/proc/{}/fd", self.pid()?);
+        Some(std::fs::read_dir(directory).expect("the daemon's descriptors").count())
     }
 
     /// Unmounts and waits until the daemon has ended without complaint.
@@ -128,6 +138,10 @@ impl Daemon {
         command.args(arguments(spec)).env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or("info".into()));
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("dup")).stderr(output);
         super::sys::before_exec(&mut command, super::sys::die_with_parent);
+        if let Some(max) = spec.max_descriptors {
+            let limit = Rlimit { current: Some(max), maximum: Some(max) };
+            super::sys::before_exec(&mut command, move || Ok(setrlimit(Resource::Nofile, limit)?));
+        }
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let patience = spec.patience;
         let pid = child.id();
@@ -267,7 +281,9 @@ fn mount_kernel(spec: &Spec) -> std::io::Result<()> {
         }
     }
     fsconfig_create(fs.as_fd())?;
-    let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let read_only = spec.options.iter().any(|option| option == "ro");
+    let attributes = if read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+    let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     move_mount(
         mount.as_fd(),
         "",

@@ -17,6 +17,7 @@ pub struct Sandbox {
     merged: Tree,
     options: Vec<String>,
     patience: Duration,
+    max_descriptors: Option<u64>,
     /// What the lower layers held when first mounted.
     untouched: Vec<Snapshot>,
     mounted: Option<Mount>,
@@ -36,6 +37,7 @@ impl Sandbox {
             merged: tree.sub("merged"),
             options: Vec::new(),
             patience: Duration::from_secs(120),
+            max_descriptors: None,
             untouched: Vec::new(),
             mounted: None,
             kernel_disagrees: None,
@@ -96,6 +98,11 @@ impl Sandbox {
         self.upper = Some((tree.sub("upper"), directory.join("work")));
     }
 
+    /// Takes the layers as they are now for untouched, after a test changed them itself.
+    pub fn forget_layers(&mut self) {
+        self.untouched.clear();
+    }
+
     /// Mounts read-only, from the lowers alone.
     pub fn without_upper(&mut self) {
         self.upper = None;
@@ -109,6 +116,16 @@ impl Sandbox {
     /// Gives the mount longer than two minutes.
     pub fn patience(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// Lets the daemon open `max` descriptors only.
+    pub fn max_descriptors(&mut self, max: u64) {
+        self.max_descriptors = Some(max);
+    }
+
+    /// How many descriptors the daemon has open; `None` with the kernel's overlayfs.
+    pub fn descriptors(&self) -> Option<usize> {
+        self.mounted.as_ref().and_then(Mount::descriptors)
     }
 
     /// Leaves out the comparison with the kernel's mount, for a reason.
@@ -152,6 +169,7 @@ impl Sandbox {
             merged: self.merged.path().into(),
             context: self.context,
             patience: self.patience,
+            max_descriptors: self.max_descriptors,
         }
     }
 

@@ -9,13 +9,17 @@
 mod common;
 
 mod copy_up;
+mod crash;
 mod create;
 mod data;
 mod identity;
+mod limits;
 mod locks;
 mod lookup;
 mod open_files;
+mod parallel;
 mod privileges;
+mod read_only;
 mod readdir;
 mod remove;
 mod rename;

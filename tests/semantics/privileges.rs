@@ -48,7 +48,9 @@ fn write_by_root_keeps_setid(s: &mut Sandbox) {
 fn setid_survives_copy_up_by_metadata(s: &mut Sandbox) {
     s.lower().file("f", "x").chown("f", ALICE, ALICE).chmod("f", 0o4755);
     let m = s.mount();
-    Caller::user(ALICE).run(|| drop(m.set_xattr("f", "user.a", "1")));
+    Caller::user(ALICE).run(|| {
+        m.set_xattr("f", "user.a", "1");
+    });
     assert_eq!(s.upper().mode("f"), 0o4755);
 }
 
