@@ -38,9 +38,10 @@ impl OpenFile {
         self.access != OFlags::RDONLY
     }
 
-    /// Its descriptor, if it is open at the moment.
+    /// Its descriptor, if it is open at the moment, of the object as it is now.
     pub(super) fn descriptor(&self) -> Option<Arc<OwnedFd>> {
-        self.backing.read().fd.clone()
+        let backing = self.backing.read();
+        backing.fd.clone().filter(|_| backing.in_upper == self.node.in_upper())
     }
 }
 

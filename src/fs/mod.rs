@@ -110,7 +110,8 @@ impl Fs {
     /// # Errors
     /// A [`MountError`] when the root cannot be resolved.
     pub fn new(layers: Layers, config: &Config) -> std::result::Result<Self, MountError> {
-        let ino_map = InoMap::new(layers.file_systems.len());
+        let used = layers.file_systems.iter().flatten().count();
+        let ino_map = InoMap::new(layers.file_systems.len(), used);
         let root = root_node(&layers, ino_map).map_err(|e| {
             MountError::new(Failure::Layer, format!("cannot read the root of the layers: {e}"))
         })?;
@@ -205,9 +206,13 @@ fn root_node(layers: &Layers, ino_map: InoMap) -> Result<Node> {
             xwhiteouts: lower.root_xwhiteouts,
         })
         .collect();
-    let top = layers.lowers.first().ok_or(Errno::IO)?;
-    let stat = crate::sys::stat::stat(crate::sys::At::new(top.root(), b"."))?;
-    let ino = ino_map.show(top.fs, stat.ino);
-    let layer = if layers.upper.is_some() { LayerId::UPPER } else { LayerId(1) };
+    // Unlike other merged directories the root shows the topmost layer's number (`ovl_get_root`).
+    let (layer, fs, top) = match (&layers.upper, layers.lowers.first()) {
+        (Some(upper), _) => (LayerId::UPPER, 0, upper.root()),
+        (None, Some(lower)) => (LayerId(1), lower.fs, lower.root()),
+        (None, None) => return Err(Errno::IO),
+    };
+    let stat = crate::sys::stat::stat(crate::sys::At::new(top, b"."))?;
+    let ino = ino_map.show(fs, stat.ino);
     Ok(Node::new(ROOT_ID, Kind::Dir, ino, layer, None, Some(stack)))
 }

@@ -17,10 +17,8 @@ impl Fs {
             return Ok(None);
         };
         let handle = handle::Handle { kind: origin.kind.into(), bytes: origin.handle };
-        let same = |uuid: [u8; 16]| uuid == origin.uuid;
-        let file_systems =
-            self.layers.file_systems.iter().enumerate().filter(|(_, fs)| same(fs.uuid));
-        for (i, fs) in file_systems {
+        for (i, fs) in self.layers.file_systems.iter().enumerate() {
+            let Some(fs) = fs.as_ref().filter(|fs| fs.uuid == origin.uuid) else { continue };
             // A handle that no longer opens is no origin (`ovl_check_origin_fh`).
             let Ok(fd) = handle::open(fs.anchor.as_fd(), &handle) else { continue };
             let stat = stat::stat(At::fd(fd.as_fd()))?;
@@ -40,7 +38,7 @@ impl Fs {
         let uuid = self
             .lower(layer)
             .ok()
-            .and_then(|l| self.layers.file_systems.get(usize::from(l.fs)))
+            .and_then(|l| self.layers.file_systems.get(usize::from(l.fs))?.as_ref())
             .map_or([0; 16], |fs| fs.uuid);
         let encoded = handle::encode(lower).ok().and_then(|h| {
             Origin { uuid, kind: u8::try_from(h.kind).ok()?, handle: h.bytes }.encode()

@@ -20,6 +20,8 @@ pub struct Topology {
     renames: Mutex<()>,
     /// Even between renames of directories, odd during one.
     version: AtomicU64,
+    /// Held while `version` is odd, and for nothing that waits for another lock.
+    under_way: Mutex<()>,
 }
 
 impl Topology {
@@ -30,9 +32,11 @@ impl Topology {
 
     /// Marks the rename of a directory as under way until the guard goes;
     /// `_held` proves that the right was waited for.
+    /// No other lock may be waited for meanwhile, and no path walked.
     pub fn changing<'a>(&'a self, _held: &MutexGuard<'_, ()>) -> Changing<'a> {
+        let under_way = self.under_way.lock();
         self.version.fetch_add(1, Ordering::AcqRel);
-        Changing(self)
+        Changing { topology: self, _under_way: under_way }
     }
 
     /// Runs `walk` until no directory was renamed while it ran.
@@ -44,19 +48,23 @@ impl Topology {
                 if self.version.load(Ordering::Acquire) == before {
                     return done;
                 }
+            } else {
+                // A rename is under way: wait for it instead of spinning.
+                drop(self.under_way.lock());
             }
-            // A rename is or was under way: wait for it instead of spinning.
-            drop(self.lock());
         }
     }
 }
 
 /// A rename of a directory under way.
-pub struct Changing<'a>(&'a Topology);
+pub struct Changing<'a> {
+    topology: &'a Topology,
+    _under_way: MutexGuard<'a, ()>,
+}
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        self.0.version.fetch_add(1, Ordering::AcqRel);
+        self.topology.version.fetch_add(1, Ordering::AcqRel);
     }
 }
 

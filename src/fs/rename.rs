@@ -11,7 +11,7 @@ use crate::format::OverlayName;
 use crate::layer::{Upper, facts};
 use crate::sys::{self, At, Errno, Kind, Result};
 use crate::union::LayerId;
-use parking_lot::RwLockWriteGuard;
+use parking_lot::{MutexGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, RenameFlags};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -68,10 +68,9 @@ impl Fs {
         if !moved.in_upper() || (moved.kind == Kind::Dir && !moved.is_pure_upper()) {
             return Err(Errno::XDEV);
         }
-        let _changing = topology.as_ref().map(|held| self.topology.changing(held));
         match exchange {
-            true => self.exchange(old, source, new, target),
-            false => self.replace(old, source, new, target),
+            true => self.exchange((old, source), (new, target), topology.as_ref()),
+            false => self.replace((old, source), (new, target), topology.as_ref()),
         }
     }
 
@@ -108,10 +107,9 @@ impl Fs {
     /// Moves the source to the target's name, in place of what is there.
     fn replace(
         &self,
-        old: Spot<'_>,
-        source: Side<'_>,
-        new: Spot<'_>,
-        target: Side<'_>,
+        (old, source): (Spot<'_>, Side<'_>),
+        (new, target): (Spot<'_>, Side<'_>),
+        topology: Option<&MutexGuard<'_, ()>>,
     ) -> Result<()> {
         let upper = self.upper()?;
         let old_fd = self.dir_fd(old.parent, LayerId::UPPER)?;
@@ -141,11 +139,13 @@ impl Fs {
             (Some(v), Some(place)) => self.keep(&v.node, place, v.stat)?,
             _ => None,
         };
+        let changing = topology.map(|held| self.topology.changing(held));
         move_in_upper(upper, from, to, source.below, over_whiteout)?;
         if let (Some(v), Some(mut place)) = (victim, victim_place) {
             self.lose_name(new.parent, new.name, &v.node, &mut place, v.stat, kept);
         }
         self.change_name(&moved.node, &mut moved_place, old, new);
+        drop(changing);
         let dtype = moved.node.kind.dirent_type() as u8;
         self.relist(old, |listing| listing.remove(old.name))?;
         self.relist(new, |listing| listing.set_upper(new.name, dtype, false))
@@ -154,10 +154,9 @@ impl Fs {
     /// Swaps source and target.
     fn exchange(
         &self,
-        old: Spot<'_>,
-        source: Side<'_>,
-        new: Spot<'_>,
-        target: Side<'_>,
+        (old, source): (Spot<'_>, Side<'_>),
+        (new, target): (Spot<'_>, Side<'_>),
+        topology: Option<&MutexGuard<'_, ()>>,
     ) -> Result<()> {
         let upper = self.upper()?;
         let old_fd = self.dir_fd(old.parent, LayerId::UPPER)?;
@@ -176,13 +175,14 @@ impl Fs {
         self.carry_origin(&a, from, new.parent)?;
         self.carry_origin(&b, to, old.parent)?;
         let (mut a_place, b_place) = lock_places(&a.node, Some(&b.node));
+        let changing = topology.map(|held| self.topology.changing(held));
         rename_at(from, to, RenameFlags::EXCHANGE)?;
         // Both names are taken away before either is given, so that none is known twice.
         self.names.unlink(&b.node, new.parent, new.name);
         self.change_name(&a.node, &mut a_place, old, new);
         let link = Link { parent: Arc::clone(old.parent), name: old.name.into() };
         self.names.link(&b.node, link);
-        drop((a_place, b_place));
+        drop((changing, a_place, b_place));
         let (a_type, b_type) = (a.node.kind.dirent_type() as u8, b.node.kind.dirent_type() as u8);
         self.relist(old, |listing| listing.set_upper(old.name, b_type, false))?;
         self.relist(new, |listing| listing.set_upper(new.name, a_type, false))

@@ -176,7 +176,6 @@ impl Fs {
         }
         if object.layer.is_upper()
             && object.stat.kind() != Kind::Dir
-            && object.stat.nlink == 1
             && self.layers.namespace == Namespace::Trusted
         {
             let dir = self.dir_fd(parent, LayerId::UPPER)?;

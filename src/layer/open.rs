@@ -25,8 +25,8 @@ pub struct Layers {
     pub lowers: Vec<Lower>,
     /// The namespace of overlay's attributes.
     pub namespace: Namespace,
-    /// The file systems the layers lie on, upper's first.
-    pub file_systems: Vec<FileSystem>,
+    /// The file systems the layers lie on; index 0 is upper's, `None` without one.
+    pub file_systems: Vec<Option<FileSystem>>,
 }
 
 /// A file system that layers lie on.
@@ -77,8 +77,9 @@ pub fn open(config: &Config) -> Result<Layers> {
     };
     check_overlaps(&lowers, upper.as_ref(), work.as_ref())?;
     let mut file_systems = Vec::new();
-    if let Some(upper) = &upper {
-        file_system_of(upper, &mut file_systems)?;
+    match &upper {
+        Some(upper) => file_system_of(upper, &mut file_systems).map(|_| ())?,
+        None => file_systems.push(None),
     }
     let lowers = lowers
         .into_iter()
@@ -180,22 +181,22 @@ fn check_overlaps(
 }
 
 /// The index of the file system of `dir`, which is added when it is new.
-fn file_system_of(dir: &Opened<'_>, known: &mut Vec<FileSystem>) -> Result<u16> {
-    if let Some(i) = known.iter().position(|fs| fs.dev == dir.dev) {
+fn file_system_of(dir: &Opened<'_>, known: &mut Vec<Option<FileSystem>>) -> Result<u16> {
+    if let Some(i) = known.iter().position(|fs| fs.as_ref().is_some_and(|fs| fs.dev == dir.dev)) {
         return Ok(i as u16);
     }
     let anchor = rustix::io::fcntl_dupfd_cloexec(&dir.fd, 3).map_err(|e| {
         MountError::new(Failure::Internal, format!("cannot duplicate a descriptor: {e}"))
     })?;
     let uuid = handle::file_system_uuid(anchor.as_fd());
-    known.push(FileSystem { dev: dir.dev, uuid, anchor });
+    known.push(Some(FileSystem { dev: dir.dev, uuid, anchor }));
     Ok(known.len() as u16 - 1)
 }
 
 fn finish_lower(
     lower: Opened<'_>,
     namespace: Namespace,
-    file_systems: &mut Vec<FileSystem>,
+    file_systems: &mut Vec<Option<FileSystem>>,
 ) -> Result<Lower> {
     let fs = file_system_of(&lower, file_systems)?;
     let root = match sys::mounts::private_read_only(lower.fd.as_fd()) {
