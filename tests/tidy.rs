@@ -26,7 +26,9 @@ impl Source {
     /// Lines with their numbers, comments left out, up to the unit tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate().map(|(index, line)| (index + 1, line));
-        lines.take_while(|(_, line)| !line.starts_with("#[cfg(test)]")).filter(|(_, line)| !line.trim_start().starts_with("//"))
+        lines
+            .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+            .filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 }
 
@@ -36,10 +38,14 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     let mut found = Vec::new();
     while let Some(path) = todo.pop() {
         if path.is_dir() {
-            let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            todo.extend(entries.map(|entry| entry.unwrap_or_else(|error| panic!("{error}")).path()));
+            let entries =
+                fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            todo.extend(
+                entries.map(|entry| entry.unwrap_or_else(|error| panic!("{error}")).path()),
+            );
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let text = fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let path = path.strip_prefix(root).unwrap_or(&path).to_owned();
             found.push(Source { path, text });
         }
@@ -70,7 +76,8 @@ fn layering() -> BTreeMap<String, Vec<String>> {
     rows.map(|row| {
         let cells: Vec<&str> = row.trim_start_matches("//! |").split('|').map(str::trim).collect();
         let folder = cells[0].trim_matches(['[', ']', '`']).to_owned();
-        let uses = cells[2].split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        let uses =
+            cells[2].split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
         (folder, uses.collect())
     })
     .collect()
@@ -81,9 +88,11 @@ fn modules_named(line: &str) -> Vec<String> {
     let mut named = Vec::new();
     for part in line.split("crate::").skip(1) {
         let names = part.strip_prefix('{').map_or(part, |group| group);
-        let list: Vec<&str> = if part.starts_with('{') { names.split(',').collect() } else { vec![names] };
+        let list: Vec<&str> =
+            if part.starts_with('{') { names.split(',').collect() } else { vec![names] };
         for name in list {
-            let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String =
+                name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             named.push(name);
         }
     }
@@ -101,7 +110,10 @@ fn nothing_imports_upwards() {
         let known = modules_named(line).into_iter().filter(|name| layering.contains_key(name));
         known.into_iter().any(|name| name != module && !everything && !allowed.contains(&name))
     };
-    assert_none(violations(&sources(&["src"]), wrong), "imports that the table in src/lib.rs does not allow");
+    assert_none(
+        violations(&sources(&["src"]), wrong),
+        "imports that the table in src/lib.rs does not allow",
+    );
 }
 
 #[test]
@@ -118,7 +130,8 @@ fn every_folder_is_in_the_table() {
 #[test]
 fn only_fuse_names_fuser() {
     let wrong = |source: &Source, line: &str| {
-        source.module().as_deref() != Some("fuse") && (line.contains("fuser::") || line.contains("use fuser"))
+        source.module().as_deref() != Some("fuse")
+            && (line.contains("fuser::") || line.contains("use fuser"))
     };
     assert_none(violations(&sources(&["src"]), wrong), "`fuser` outside src/fuse");
 }
@@ -152,7 +165,12 @@ fn files_are_short() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let marks = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["#[ig", "nore"].concat(), ["todo", "!("].concat()];
+    let marks = [
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["#[ig", "nore"].concat(),
+        ["todo", "!("].concat(),
+    ];
     let mut found = Vec::new();
     for source in sources(&["src", "tests", "benches"]) {
         for (index, line) in source.text.lines().enumerate() {
@@ -166,6 +184,11 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn every_module_says_what_it_is() {
-    let silent = sources(&["src", "tests", "benches"]).into_iter().filter(|source| !source.text.starts_with("//!"));
-    assert_none(silent.map(|source| source.path.display().to_string()).collect(), "files without a module comment");
+    let silent = sources(&["src", "tests", "benches"])
+        .into_iter()
+        .filter(|source| !source.text.starts_with("//!"));
+    assert_none(
+        silent.map(|source| source.path.display().to_string()).collect(),
+        "files without a module comment",
+    );
 }

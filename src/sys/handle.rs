@@ -82,6 +82,10 @@ pub fn open(mount: BorrowedFd<'_>, handle: &Handle) -> Result<OwnedFd> {
 
 /// The UUID of the file system that `fd` (not `O_PATH`) lies on, all zeros if it has none.
 pub fn file_system_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
+    generic_uuid(fd).or_else(|| btrfs_uuid(fd)).unwrap_or_default()
+}
+
+fn generic_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
     /// `struct fsuuid2` of linux/fs.h.
     #[repr(C)]
     struct FsUuid2 {
@@ -93,5 +97,24 @@ pub fn file_system_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
     let mut out = FsUuid2 { len: 0, uuid: [0; 16] };
     // SAFETY: the kernel writes one `struct fsuuid2` to `out`.
     let ret = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_GETFSUUID as _, &raw mut out) };
-    if ret == 0 && out.len == 16 { out.uuid } else { [0; 16] }
+    (ret == 0 && out.len == 16).then_some(out.uuid)
+}
+
+/// btrfs does not answer the generic question.
+fn btrfs_uuid(fd: BorrowedFd<'_>) -> Option<[u8; 16]> {
+    /// `struct btrfs_ioctl_fs_info_args` of linux/btrfs.h, 1024 bytes.
+    #[repr(C)]
+    struct FsInfo {
+        max_id: u64,
+        num_devices: u64,
+        fsid: [u8; 16],
+        rest: [u64; 124],
+    }
+    /// `BTRFS_IOC_FS_INFO` of linux/btrfs.h: `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`.
+    const BTRFS_IOC_FS_INFO: libc::c_ulong = 0x8400_941f;
+    let mut out = FsInfo { max_id: 0, num_devices: 0, fsid: [0; 16], rest: [0; 124] };
+    // SAFETY: the kernel writes one `struct btrfs_ioctl_fs_info_args` to `out`,
+    // which has its size.
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), BTRFS_IOC_FS_INFO as _, &raw mut out) };
+    (ret == 0).then_some(out.fsid)
 }

@@ -73,7 +73,12 @@ impl Context {
         // A body that hangs, as on a pipe, must not hang the whole suite.
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", "600", "setpriv"]);
-        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--init-groups", "--"]);
+        command.args([
+            &format!("--reuid={USER}"),
+            &format!("--regid={USER}"),
+            "--init-groups",
+            "--",
+        ]);
         if self == Self::userns {
             command.args(["unshare", "--mount", "--map-root-user", "--map-auto", "--"]);
         }
@@ -144,7 +149,10 @@ fn stage(directory: &Path, program: &Path) -> PathBuf {
 /// The program under test: the staged copy, or cargo's.
 pub fn ovlfuse() -> PathBuf {
     let directory = std::env::var_os(INNER_DIR);
-    directory.map_or_else(|| env!("CARGO_BIN_EXE_ovlfuse").into(), |dir| Path::new(&dir).join("bin/ovlfuse"))
+    directory.map_or_else(
+        || env!("CARGO_BIN_EXE_ovlfuse").into(),
+        |dir| Path::new(&dir).join("bin/ovlfuse"),
+    )
 }
 
 /// Fails with the reason when this is not root, and opens /dev/fuse to everybody.
@@ -164,7 +172,12 @@ pub fn user() -> (u32, u32) {
     static IDS: OnceLock<(u32, u32)> = OnceLock::new();
     *IDS.get_or_init(|| {
         find_user().unwrap_or_else(|| {
-            scratch::run(Command::new("useradd").args(["--create-home", "--shell", "/bin/bash", USER]));
+            scratch::run(Command::new("useradd").args([
+                "--create-home",
+                "--shell",
+                "/bin/bash",
+                USER,
+            ]));
             find_user().expect("the user just made")
         })
     })

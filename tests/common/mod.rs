@@ -30,7 +30,10 @@ use std::io;
 
 /// Asserts that `result` is the error `expected`.
 #[track_caller]
-pub fn assert_errno<T: Debug, E: Into<io::Error>>(result: Result<T, E>, expected: rustix::io::Errno) {
+pub fn assert_errno<T: Debug, E: Into<io::Error>>(
+    result: Result<T, E>,
+    expected: rustix::io::Errno,
+) {
     let wanted = name_of(expected.raw_os_error());
     match result {
         Ok(value) => panic!("expected {wanted}, but the call succeeded: {value:?}"),

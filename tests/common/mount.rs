@@ -57,7 +57,8 @@ impl Mount {
     pub fn new(backend: Backend, spec: Spec, log: &Path) -> Self {
         match backend {
             Backend::Kernel => {
-                mount_kernel(&spec).unwrap_or_else(|error| panic!("kernel overlay: {error}: {spec:?}"));
+                mount_kernel(&spec)
+                    .unwrap_or_else(|error| panic!("kernel overlay: {error}: {spec:?}"));
                 Self { spec, daemon: None, mounted: true }
             }
             Backend::Ovlfuse => {
@@ -86,10 +87,12 @@ impl Mount {
             super::scratch::run(Command::new("fusermount3").arg("-u").arg(&self.spec.merged));
         } else {
             // A child of another test may hold this test's descriptors between its fork and exec.
-            wait::until("umount", || match rustix::mount::unmount(&self.spec.merged, UnmountFlags::empty()) {
-                Ok(()) => true,
-                Err(rustix::io::Errno::BUSY) => false,
-                Err(error) => panic!("umount {}: {error}", self.spec.merged.display()),
+            wait::until("umount", || {
+                match rustix::mount::unmount(&self.spec.merged, UnmountFlags::empty()) {
+                    Ok(()) => true,
+                    Err(rustix::io::Errno::BUSY) => false,
+                    Err(error) => panic!("umount {}: {error}", self.spec.merged.display()),
+                }
             });
         }
         if let Some(daemon) = self.daemon.take() {
@@ -108,7 +111,11 @@ impl Mount {
 
     fn detach(&self) {
         let gone = if self.spec.context == Context::user {
-            Command::new("fusermount3").arg("-uz").arg(&self.spec.merged).status().is_ok_and(|s| s.success())
+            Command::new("fusermount3")
+                .arg("-uz")
+                .arg(&self.spec.merged)
+                .status()
+                .is_ok_and(|s| s.success())
         } else {
             rustix::mount::unmount(&self.spec.merged, UnmountFlags::DETACH).is_ok()
         };
@@ -135,7 +142,9 @@ impl Daemon {
     fn start(spec: &Spec, log: &Path) -> Self {
         let output = File::options().create(true).append(true).open(log).expect("a log file");
         let mut command = Command::new(context::ovlfuse());
-        command.args(arguments(spec)).env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or("info".into()));
+        command
+            .args(arguments(spec))
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or("info".into()));
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("dup")).stderr(output);
         super::sys::before_exec(&mut command, super::sys::die_with_parent);
         if let Some(max) = spec.max_descriptors {
@@ -164,17 +173,19 @@ impl Daemon {
         let deadline = Instant::now() + wait::DEADLINE;
         while !is_mounted(merged) {
             let ended = self.child.try_wait().expect("wait for the daemon");
-            let timeout = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).expect("short");
+            let timeout = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))
+                .expect("short");
             let late = Instant::now() >= deadline;
             if ended.is_some() || late {
                 self.kill();
                 self.print_log();
-                panic!("{command:?}: not mounted ({})", ended.map_or("too late".into(), |s| s.to_string()));
+                panic!(
+                    "{command:?}: not mounted ({})",
+                    ended.map_or("too late".into(), |s| s.to_string())
+                );
             }
-            let mut fds = [
-                PollFd::new(&mountinfo, PollFlags::PRI),
-                PollFd::new(&pidfd, PollFlags::IN),
-            ];
+            let mut fds =
+                [PollFd::new(&mountinfo, PollFlags::PRI), PollFd::new(&pidfd, PollFlags::IN)];
             poll(&mut fds, Some(&timeout)).expect("poll");
         }
     }
@@ -282,7 +293,8 @@ fn mount_kernel(spec: &Spec) -> std::io::Result<()> {
     }
     fsconfig_create(fs.as_fd())?;
     let read_only = spec.options.iter().any(|option| option == "ro");
-    let attributes = if read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+    let attributes =
+        if read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
     let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     move_mount(
         mount.as_fd(),

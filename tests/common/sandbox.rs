@@ -239,7 +239,10 @@ impl Sandbox {
     pub fn compare_as_root(&mut self) {
         let Ok(text) = std::fs::read_to_string(self.root.join("view")) else { return };
         let is_lower = |index: &usize| self.root.join(format!("lower{index}")).exists();
-        self.lowers = (0..).take_while(is_lower).map(|i| Tree::new(self.root.join(format!("lower{i}")))).collect();
+        self.lowers = (0..)
+            .take_while(is_lower)
+            .map(|i| Tree::new(self.root.join(format!("lower{i}"))))
+            .collect();
         self.compare_with_kernel(&Snapshot::parse(&text));
     }
 
@@ -247,7 +250,10 @@ impl Sandbox {
     #[track_caller]
     pub fn assert_lowers_untouched(&self) {
         for (tree, before) in self.lowers.iter().zip(&self.untouched) {
-            before.assert_same(&layer_snapshot(tree), &format!("{} before / after", tree.path().display()));
+            before.assert_same(
+                &layer_snapshot(tree),
+                &format!("{} before / after", tree.path().display()),
+            );
         }
     }
 
@@ -260,7 +266,8 @@ impl Sandbox {
             // The kernel's work/work has mode 000.
             work.chmod("", 0o700);
         }
-        let left: Vec<String> = work.names("").into_iter().filter(|name| name != "incompat").collect();
+        let left: Vec<String> =
+            work.names("").into_iter().filter(|name| name != "incompat").collect();
         assert!(left.len() <= 1, "left in work: {left:?}");
         for name in left {
             assert!(name.starts_with('#') && work.is_whiteout(&name), "left in work: {name}");

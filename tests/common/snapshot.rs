@@ -39,7 +39,13 @@ impl Snapshot {
     /// everything below `root`. Panics where a `d_ino` or `d_type` is not what stat says.
     #[track_caller]
     pub fn of(root: &Path, options: Options) -> Self {
-        let mut walk = Walk { root, options, entries: BTreeMap::new(), groups: HashMap::new(), wrong: Vec::new() };
+        let mut walk = Walk {
+            root,
+            options,
+            entries: BTreeMap::new(),
+            groups: HashMap::new(),
+            wrong: Vec::new(),
+        };
         walk.entry(root);
         let mut todo = vec![root.to_path_buf()];
         while let Some(directory) = todo.pop() {
@@ -65,12 +71,17 @@ impl Snapshot {
     /// What differs between `self` and `other`, as text; `None` when they are equal.
     pub fn diff(&self, other: &Self) -> Option<String> {
         let mut text = String::new();
-        let paths: std::collections::BTreeSet<&String> = self.entries.keys().chain(other.entries.keys()).collect();
+        let paths: std::collections::BTreeSet<&String> =
+            self.entries.keys().chain(other.entries.keys()).collect();
         for path in paths {
             match (self.entries.get(path), other.entries.get(path)) {
                 (Some(left), Some(right)) => diff_fields(path, left, right, &mut text),
-                (Some(entry), None) => writeln!(text, "{path}: only in the first: {entry:?}").expect("a String"),
-                (None, entry) => writeln!(text, "{path}: only in the second: {entry:?}").expect("a String"),
+                (Some(entry), None) => {
+                    writeln!(text, "{path}: only in the first: {entry:?}").expect("a String")
+                }
+                (None, entry) => {
+                    writeln!(text, "{path}: only in the second: {entry:?}").expect("a String")
+                }
             }
         }
         (!text.is_empty()).then_some(text)
@@ -127,7 +138,12 @@ impl Snapshot {
     }
 }
 
-fn diff_fields(path: &str, left: &BTreeMap<String, String>, right: &BTreeMap<String, String>, text: &mut String) {
+fn diff_fields(
+    path: &str,
+    left: &BTreeMap<String, String>,
+    right: &BTreeMap<String, String>,
+    text: &mut String,
+) {
     let names: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     for name in names {
         let (left, right) = (left.get(name), right.get(name));
@@ -157,11 +173,15 @@ impl Walk<'_> {
             if entry.name == ".." && (directory == self.root || self.options.any_dotdot) {
                 continue;
             }
-            let stat = rustix::fs::lstat(&path).unwrap_or_else(|error| panic!("lstat {}: {error}", path.display()));
+            let stat = rustix::fs::lstat(&path)
+                .unwrap_or_else(|error| panic!("lstat {}: {error}", path.display()));
             let kind = FileType::from_raw_mode(stat.st_mode);
             if entry.ino != stat.st_ino || (entry.kind != kind && entry.kind != FileType::Unknown) {
                 let shown = path.display();
-                self.wrong.push(format!("{shown}: d_ino {} d_type {:?}, but {} {kind:?}", entry.ino, entry.kind, stat.st_ino));
+                self.wrong.push(format!(
+                    "{shown}: d_ino {} d_type {:?}, but {} {kind:?}",
+                    entry.ino, entry.kind, stat.st_ino
+                ));
             }
             if entry.name == "." || entry.name == ".." {
                 continue;
@@ -178,7 +198,8 @@ impl Walk<'_> {
     fn entry(&mut self, path: &Path) {
         let name = path.strip_prefix(self.root).expect("below the root").as_os_str().as_bytes();
         let name = if name.is_empty() { ".".into() } else { name.escape_ascii().to_string() };
-        let stat = rustix::fs::lstat(path).unwrap_or_else(|error| panic!("lstat {}: {error}", path.display()));
+        let stat = rustix::fs::lstat(path)
+            .unwrap_or_else(|error| panic!("lstat {}: {error}", path.display()));
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             self.groups.entry((stat.st_dev, stat.st_ino)).or_default().push(name.clone());
         }
@@ -214,7 +235,14 @@ impl Walk<'_> {
                 set("target", tree.target("").as_os_str().as_bytes().escape_ascii().to_string());
             }
             FileType::CharacterDevice | FileType::BlockDevice => {
-                set("device", format!("{}:{}", rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)));
+                set(
+                    "device",
+                    format!(
+                        "{}:{}",
+                        rustix::fs::major(stat.st_rdev),
+                        rustix::fs::minor(stat.st_rdev)
+                    ),
+                );
             }
             _ => {}
         }

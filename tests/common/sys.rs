@@ -127,14 +127,20 @@ impl Map {
         let fd = file.as_fd().as_raw_fd();
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, 0) };
-        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { address, len }) }
+        if address == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Self { address, len })
+        }
     }
 
     /// A copy of the mapped bytes `at..at + len`.
     pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
         assert!(at + len <= self.len);
         // SAFETY: inside the mapping; copied byte by byte as others may write.
-        (at..at + len).map(|i| unsafe { self.address.cast::<u8>().add(i).read_volatile() }).collect()
+        (at..at + len)
+            .map(|i| unsafe { self.address.cast::<u8>().add(i).read_volatile() })
+            .collect()
     }
 
     /// Stores `bytes` at `at`; the mapping must be writable.

@@ -10,7 +10,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+    XattrFlags,
 };
 
 /// A directory and what one does in it.
@@ -142,10 +143,17 @@ impl Tree {
 
     /// Makes a node of type `kind` with `mode` and the device number `device`.
     #[track_caller]
-    pub fn mknod(&self, path: impl AsRef<Path>, kind: FileType, mode: u32, device: (u32, u32)) -> &Self {
+    pub fn mknod(
+        &self,
+        path: impl AsRef<Path>,
+        kind: FileType,
+        mode: u32,
+        device: (u32, u32),
+    ) -> &Self {
         let path = self.at(path);
         let device = rustix::fs::makedev(device.0, device.1);
-        rustix::fs::mknodat(CWD, &path, kind, Mode::from_raw_mode(mode), device).named("mknod", &path);
+        rustix::fs::mknodat(CWD, &path, kind, Mode::from_raw_mode(mode), device)
+            .named("mknod", &path);
         self
     }
 
@@ -174,7 +182,8 @@ impl Tree {
     pub fn chown(&self, path: impl AsRef<Path>, uid: u32, gid: u32) -> &Self {
         let path = self.at(path);
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        rustix::fs::chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).named("chown", &path);
+        rustix::fs::chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .named("chown", &path);
         self
     }
 
@@ -186,7 +195,8 @@ impl Tree {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds },
         };
-        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).named("utimensat", &path);
+        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .named("utimensat", &path);
         self
     }
 
@@ -200,9 +210,15 @@ impl Tree {
 
     /// Sets an extended attribute, not following a symlink.
     #[track_caller]
-    pub fn set_xattr(&self, path: impl AsRef<Path>, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &Self {
+    pub fn set_xattr(
+        &self,
+        path: impl AsRef<Path>,
+        name: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> &Self {
         let path = self.at(path);
-        rustix::fs::lsetxattr(&path, name.as_ref(), value.as_ref(), XattrFlags::empty()).named("setxattr", &path);
+        rustix::fs::lsetxattr(&path, name.as_ref(), value.as_ref(), XattrFlags::empty())
+            .named("setxattr", &path);
         self
     }
 
@@ -307,7 +323,9 @@ impl Tree {
         let path = self.at(path);
         let entries = fs::read_dir(&path).named("opendir", &path);
         let mut names: Vec<String> = entries
-            .map(|entry| entry.named("readdir", &path).file_name().as_bytes().escape_ascii().to_string())
+            .map(|entry| {
+                entry.named("readdir", &path).file_name().as_bytes().escape_ascii().to_string()
+            })
             .collect();
         names.sort();
         names
@@ -318,7 +336,11 @@ impl Tree {
     pub fn xattr(&self, path: impl AsRef<Path>, name: impl AsRef<[u8]>) -> Option<Vec<u8>> {
         let path = self.at(path);
         let mut value = Vec::with_capacity(64 << 10);
-        match rustix::fs::lgetxattr(&path, name.as_ref(), rustix::buffer::spare_capacity(&mut value)) {
+        match rustix::fs::lgetxattr(
+            &path,
+            name.as_ref(),
+            rustix::buffer::spare_capacity(&mut value),
+        ) {
             Ok(_) => Some(value),
             Err(rustix::io::Errno::NODATA) => None,
             Err(error) => panic!("lgetxattr {}: {error}", path.display()),
@@ -339,7 +361,8 @@ impl Tree {
     pub fn raw_xattr_names(&self, path: impl AsRef<Path>) -> Vec<Vec<u8>> {
         let path = self.at(path);
         let mut list = Vec::with_capacity(64 << 10);
-        rustix::fs::llistxattr(&path, rustix::buffer::spare_capacity(&mut list)).named("llistxattr", &path);
+        rustix::fs::llistxattr(&path, rustix::buffer::spare_capacity(&mut list))
+            .named("llistxattr", &path);
         list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
     }
 
@@ -353,7 +376,12 @@ impl Tree {
             for entry in fs::read_dir(&directory).named("opendir", &directory) {
                 let entry = entry.named("readdir", &directory);
                 let path = entry.path();
-                let name = path.strip_prefix(&start).expect("below the start").as_os_str().to_owned().into_vec();
+                let name = path
+                    .strip_prefix(&start)
+                    .expect("below the start")
+                    .as_os_str()
+                    .to_owned()
+                    .into_vec();
                 let mut name = name.escape_ascii().to_string();
                 if entry.file_type().named("d_type of", &path).is_dir() {
                     name.push('/');

@@ -23,9 +23,13 @@ mounted_tests! {
         capabilities_are_kept, lower_access_times_do_not_change, devices_are_copied, foreign_upper_filesystem;
 }
 
-
 fn looking_copies_nothing(s: &mut Sandbox) {
-    s.lower().file("f", "lower").file("d/x", "").symlink("f", "l").fifo("p").set_xattr("f", "user.a", "1");
+    s.lower()
+        .file("f", "lower")
+        .file("d/x", "")
+        .symlink("f", "l")
+        .fifo("p")
+        .set_xattr("f", "user.a", "1");
     let m = s.mount();
     let mut file = m.open("f", OFlags::RDONLY);
     assert_eq!(std::io::read_to_string(&mut file).unwrap(), "lower");
@@ -108,7 +112,8 @@ fn failed_changes_copy_nothing(s: &mut Sandbox) {
 }
 
 fn content_is_whole(s: &mut Sandbox) {
-    let pattern: Vec<u8> = (0..5_000_011_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let pattern: Vec<u8> =
+        (0..5_000_011_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for size in [0, 1, 4095, 4096, 4097, 65_536, 1 << 20, 5_000_011] {
         s.lower().file(format!("f{size}"), &pattern[..size]);
     }
@@ -175,7 +180,13 @@ fn xattrs_are_kept(s: &mut Sandbox) {
     let low = s.lower();
     low.file("f", "").set_xattr("f", "user.a", "1").set_xattr("f", "user.empty", "");
     low.set_xattr("f", b"user.\xff\xfe", [0, 1, 2]).set_xattr("f", "user.big", vec![b'x'; 2000]);
-    let acl = acl_of(&[(0x01, 6, u32::MAX), (0x02, 4, ALICE), (0x04, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)]);
+    let acl = acl_of(&[
+        (0x01, 6, u32::MAX),
+        (0x02, 4, ALICE),
+        (0x04, 4, u32::MAX),
+        (0x10, 4, u32::MAX),
+        (0x20, 0, u32::MAX),
+    ]);
     low.set_xattr("f", "system.posix_acl_access", &acl);
     let m = s.mount();
     m.append("f", "x");
@@ -200,7 +211,11 @@ fn acl_of(entries: &[(u16, u16, u32)]) -> Vec<u8> {
 
 fn times_are_kept(s: &mut Sandbox) {
     s.lower().file("f", "x").mtime("f", 1_234_567_890, 987_654_321);
-    s.lower().file("d/f", "x").mtime("d/f", 2_000_000_001, 1).mtime("d", 1_000_000_000, 999_999_999);
+    s.lower().file("d/f", "x").mtime("d/f", 2_000_000_001, 1).mtime(
+        "d",
+        1_000_000_000,
+        999_999_999,
+    );
     let m = s.mount();
     m.chmod("f", 0o600);
     m.chmod("d/f", 0o600);
@@ -363,7 +378,11 @@ fn origin_of_hard_links_is_not_stored(s: &mut Sandbox) {
 
 fn overlays_own_xattrs_are_not_copied(s: &mut Sandbox) {
     let impure = s.overlay_xattr("impure");
-    s.lower().file("d/f", "").set_xattr("d", &impure, "y").set_xattr("d/f", s.overlay_xattr("uuid"), "x");
+    s.lower().file("d/f", "").set_xattr("d", &impure, "y").set_xattr(
+        "d/f",
+        s.overlay_xattr("uuid"),
+        "x",
+    );
     let m = s.mount();
     m.mtime("d", 1, 1);
     m.mtime("d/f", 1, 1);
@@ -417,7 +436,8 @@ fn append_to_lower(s: &mut Sandbox) {
     }
     let mut text = String::new();
     m.open("f", OFlags::RDONLY).read_to_string(&mut text).unwrap();
-    let expected: String = std::iter::once("lower\n".into()).chain((0..50).map(|line| format!("{line}\n"))).collect();
+    let expected: String =
+        std::iter::once("lower\n".into()).chain((0..50).map(|line| format!("{line}\n"))).collect();
     assert_eq!(text, expected);
 }
 
@@ -499,7 +519,11 @@ fn foreign_upper_filesystem(s: &mut Sandbox) {
     let foreign = crate::common::scratch::Filesystem::tmpfs("size=64m");
     s.upper_in(foreign.path());
     s.option("xino=on");
-    s.lower().file("d/f", vec![b'x'; 300_000]).mtime("d/f", 1_000_000_000, 77).fifo("d/p").symlink("t", "d/l");
+    s.lower()
+        .file("d/f", vec![b'x'; 300_000])
+        .mtime("d/f", 1_000_000_000, 77)
+        .fifo("d/p")
+        .symlink("t", "d/l");
     let m = s.mount();
     m.append("d/f", "y");
     m.chmod("d/p", 0o600);

@@ -16,8 +16,12 @@ fn kill_when(s: &mut Sandbox, work: impl Fn(&Tree) + Sync, reached: impl Fn() ->
     let m = s.merged();
     std::thread::scope(|scope| {
         // The calls fail once the daemon is gone: the worker then ends with a panic of its own.
-        let workers = [0, 1].map(|_| scope.spawn(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&m)))));
-        wait::until("the moment to kill", || reached() || workers.iter().all(|worker| worker.is_finished()));
+        let workers = [0, 1].map(|_| {
+            scope.spawn(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&m))))
+        });
+        wait::until("the moment to kill", || {
+            reached() || workers.iter().all(|worker| worker.is_finished())
+        });
         s.crash();
     });
     s.assert_lowers_untouched();
@@ -48,7 +52,13 @@ fn during_copy_up(s: &mut Sandbox) {
         let append = |m: &Tree| {
             for index in 0..60 {
                 let path = m.at(format!("d{}/f{index}", index % 3));
-                std::fs::OpenOptions::new().append(true).custom_flags(0).open(path).unwrap().write_all(b"+").unwrap();
+                std::fs::OpenOptions::new()
+                    .append(true)
+                    .custom_flags(0)
+                    .open(path)
+                    .unwrap()
+                    .write_all(b"+")
+                    .unwrap();
             }
         };
         let m = kill_when(s, append, || upper.walk("").len() >= round);
@@ -86,7 +96,10 @@ fn during_renames(s: &mut Sandbox) {
     let m = kill_when(s, rename, || upper.exists("b/40"));
     for index in 0..200 {
         let places = ["a", "b"].map(|directory| m.exists(format!("{directory}/{index}")));
-        assert!(places == [true, false] || places == [false, true], "{index}: in a and b: {places:?}");
+        assert!(
+            places == [true, false] || places == [false, true],
+            "{index}: in a and b: {places:?}"
+        );
         let directory = if places[0] { "a" } else { "b" };
         assert_eq!(m.text(format!("{directory}/{index}")), index.to_string());
     }

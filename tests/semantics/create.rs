@@ -34,7 +34,9 @@ fn create_copies_the_parents_up(s: &mut Sandbox) {
 fn parents_keep_their_attributes(s: &mut Sandbox) {
     let low = s.lower();
     low.dir("sticky/private/readonly");
-    low.chmod("sticky", 0o1777).chmod("sticky/private", 0o700).chmod("sticky/private/readonly", 0o555);
+    low.chmod("sticky", 0o1777)
+        .chmod("sticky/private", 0o700)
+        .chmod("sticky/private/readonly", 0o555);
     low.chown("sticky/private", ALICE, STAFF).set_xattr("sticky", "user.colour", "blue");
     for path in ["sticky/private", "sticky"] {
         low.mtime(path, 1_000_000_000, 123_456_789);
@@ -94,7 +96,9 @@ fn umask_is_the_callers(s: &mut Sandbox) {
         m.mkdir(format!("{name}.d"));
         m.mknod(format!("{name}.p"), FileType::Fifo, 0o666, (0, 0));
     };
-    for (mask, file, directory) in [(0o000, 0o666, 0o777), (0o022, 0o644, 0o755), (0o077, 0o600, 0o700)] {
+    for (mask, file, directory) in
+        [(0o000, 0o666, 0o777), (0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+    {
         let name = format!("{mask:o}");
         Caller::with_umask(mask).run(|| make(&name));
         for tree in [&m, &s.upper()] {
@@ -109,7 +113,8 @@ fn modes_come_out_as_asked(s: &mut Sandbox) {
     let m = s.mount();
     Caller::with_umask(0).run(|| {
         for mode in [0o000, 0o111, 0o400, 0o555, 0o600, 0o644, 0o777, 0o1755, 0o4755] {
-            let (file, directory, fifo) = (format!("f{mode:o}"), format!("d{mode:o}"), format!("p{mode:o}"));
+            let (file, directory, fifo) =
+                (format!("f{mode:o}"), format!("d{mode:o}"), format!("p{mode:o}"));
             drop(OpenOptions::new().write(true).create(true).mode(mode).open(m.at(&file)).unwrap());
             m.mknod(&fifo, FileType::Fifo, mode, (0, 0));
             rustix::fs::mkdir(m.at(&directory), Mode::from_raw_mode(mode & 0o1777)).unwrap();
@@ -271,7 +276,8 @@ fn mknod_makes_devices(s: &mut Sandbox) {
 fn open_with_impossible_flags(s: &mut Sandbox) {
     s.lower().file("f", "").dir("d").symlink("f", "l");
     let m = s.mount();
-    let open = |name: &str, flags: OFlags| rustix::fs::open(m.at(name), flags, Mode::from_raw_mode(0o644));
+    let open =
+        |name: &str, flags: OFlags| rustix::fs::open(m.at(name), flags, Mode::from_raw_mode(0o644));
     assert_errno(open("d", OFlags::WRONLY), Errno::ISDIR);
     assert_errno(open("d", OFlags::RDWR | OFlags::TRUNC), Errno::ISDIR);
     assert_errno(open("d", OFlags::CREATE), Errno::ISDIR);

@@ -71,7 +71,8 @@ fn appenders_do_not_overwrite(s: &mut Sandbox) {
     let text = m.text("f");
     assert_eq!(text.len(), 4 * 200 * 6);
     for writer in 0..4 {
-        let own: Vec<&str> = text.lines().filter(|line| line.starts_with(&format!("{writer}:"))).collect();
+        let own: Vec<&str> =
+            text.lines().filter(|line| line.starts_with(&format!("{writer}:"))).collect();
         assert_eq!(own.len(), 200);
         assert!(own.is_sorted());
     }
@@ -179,7 +180,10 @@ fn seek_to_data_and_holes(s: &mut Sandbox) {
         assert_eq!(seek(&file, SeekFrom::Data(0)).unwrap(), 4 << 20);
         assert_eq!(seek(&file, SeekFrom::Hole(0)).unwrap(), 0);
         let hole = seek(&file, SeekFrom::Hole(4 << 20)).unwrap();
-        assert!(hole >= (4 << 20) + 4096 && hole <= ((4 << 20) + 4096).max((4 << 20) + round), "{name}: {hole}");
+        assert!(
+            hole >= (4 << 20) + 4096 && hole <= ((4 << 20) + 4096).max((4 << 20) + round),
+            "{name}: {hole}"
+        );
         assert_errno(seek(&file, SeekFrom::Data(hole)), Errno::NXIO);
         assert_errno(seek(&file, SeekFrom::Hole(8 << 20)), Errno::NXIO);
         assert_eq!(seek(&file, SeekFrom::End(-1)).unwrap(), (8 << 20) - 1);
@@ -205,7 +209,10 @@ fn fallocate_modes(s: &mut Sandbox) {
     assert!(m.read("f") == expected);
     assert_errno(fallocate(&file, FallocateFlags::empty(), 0, 0), Errno::INVAL);
     assert_errno(fallocate(&file, FallocateFlags::PUNCH_HOLE, 0, 1), Errno::OPNOTSUPP);
-    assert_errno(fallocate(m.open("f", OFlags::RDONLY), FallocateFlags::empty(), 0, 1), Errno::BADF);
+    assert_errno(
+        fallocate(m.open("f", OFlags::RDONLY), FallocateFlags::empty(), 0, 1),
+        Errno::BADF,
+    );
 }
 
 fn fallocate_on_a_lower_file(s: &mut Sandbox) {
@@ -220,7 +227,9 @@ fn copy_range(from: &File, to: &File, len: usize) -> usize {
     let (mut off_in, mut off_out) = (0, 0);
     let mut left = len;
     while left > 0 {
-        let done = rustix::fs::copy_file_range(from, Some(&mut off_in), to, Some(&mut off_out), left).unwrap();
+        let done =
+            rustix::fs::copy_file_range(from, Some(&mut off_in), to, Some(&mut off_out), left)
+                .unwrap();
         if done == 0 {
             break;
         }
@@ -242,7 +251,10 @@ fn copy_file_range_within(s: &mut Sandbox) {
 fn copy_file_range_from_lower(s: &mut Sandbox) {
     s.lower().file("a", pattern(300_000)).file("b", "lower");
     let m = s.mount();
-    assert_eq!(copy_range(&m.open("a", OFlags::RDONLY), &m.open("b", OFlags::WRONLY), 200_000), 200_000);
+    assert_eq!(
+        copy_range(&m.open("a", OFlags::RDONLY), &m.open("b", OFlags::WRONLY), 200_000),
+        200_000
+    );
     assert!(s.upper().read("b") == pattern(300_000)[..200_000]);
     assert!(!s.upper().exists("a"));
     std::fs::copy(m.at("a"), m.at("c")).unwrap();
@@ -337,7 +349,9 @@ fn sync_in_every_form(s: &mut Sandbox) {
     let m = s.mount();
     let mut up = m.open("up", OFlags::CREATE | OFlags::RDWR | OFlags::SYNC);
     up.write_all(b"x").unwrap();
-    for file in [up, m.open("low", OFlags::RDONLY), m.open("d", OFlags::RDONLY), m.open("", OFlags::RDONLY)] {
+    for file in
+        [up, m.open("low", OFlags::RDONLY), m.open("d", OFlags::RDONLY), m.open("", OFlags::RDONLY)]
+    {
         rustix::fs::fsync(&file).unwrap();
         rustix::fs::fdatasync(&file).unwrap();
         rustix::fs::syncfs(&file).unwrap();
@@ -352,7 +366,8 @@ fn executable_in_use(s: &mut Sandbox) {
     let mut running = std::process::Command::new(m.at("bin/sleep")).arg("1000").spawn().unwrap();
     m.chmod("bin/sleep", 0o700);
     let busy = std::fs::OpenOptions::new().write(true).open(m.at("bin/sleep"));
-    let expected = std::fs::OpenOptions::new().write(true).open(format!("/proc/{}/exe", running.id()));
+    let expected =
+        std::fs::OpenOptions::new().write(true).open(format!("/proc/{}/exe", running.id()));
     running.kill().unwrap();
     running.wait().unwrap();
     assert_eq!(busy.is_err(), expected.is_err(), "as the path of the running program itself");
@@ -382,7 +397,11 @@ fn timestamps_of_writes(s: &mut Sandbox) {
 fn file_of_five_gigabytes(s: &mut Sandbox) {
     s.kernel_disagrees("reading five gigabytes of holes takes too long");
     s.lower().file("f", "").open("f", OFlags::WRONLY).set_len(5 << 30).unwrap();
-    let mount = crate::common::mount::Mount::new(crate::common::backend(), s.spec(), &s.scratch().at("log"));
+    let mount = crate::common::mount::Mount::new(
+        crate::common::backend(),
+        s.spec(),
+        &s.scratch().at("log"),
+    );
     let m = s.merged();
     let file = m.open("f", OFlags::RDWR);
     file.write_all_at(b"far", (5 << 30) - 3).unwrap();

@@ -49,7 +49,12 @@ fn numbers_survive_remount(s: &mut Sandbox) {
 }
 
 fn entries_carry_the_same_numbers(s: &mut Sandbox) {
-    s.lower().file("d/low", "").file("d/copied", "").dir("d/sub").file("d/renamed", "").symlink("t", "d/l");
+    s.lower()
+        .file("d/low", "")
+        .file("d/copied", "")
+        .dir("d/sub")
+        .file("d/renamed", "")
+        .symlink("t", "d/l");
     s.add_lower().file("d/middle", "").dir("d/sub");
     s.upper().file("d/up", "");
     let m = s.mount();
@@ -70,7 +75,9 @@ fn dot_and_dotdot(s: &mut Sandbox) {
     s.upper().dir("a/b").dir("pure/sub");
     let m = s.mount();
     m.chmod("a/b/c", 0o700);
-    for (path, above) in [("a", ""), ("a/b", "a"), ("a/b/c", "a/b"), ("pure", ""), ("pure/sub", "pure")] {
+    for (path, above) in
+        [("a", ""), ("a/b", "a"), ("a/b/c", "a/b"), ("pure", ""), ("pure/sub", "pure")]
+    {
         let entries = dirents::all(m.at(path), OFlags::empty());
         let number = |name: &str| entries.iter().find(|entry| entry.name == name).unwrap().ino;
         assert_eq!((number("."), number("..")), (m.ino(path), m.ino(above)), "{path}");

@@ -54,7 +54,8 @@ fn few_descriptors_many_open_files(s: &mut Sandbox) {
     }
     drop(open);
     for index in 0..500 {
-        let opened = || rustix::fs::open(m.at(format!("f{index}")), OFlags::RDWR, Mode::empty()).is_ok();
+        let opened =
+            || rustix::fs::open(m.at(format!("f{index}")), OFlags::RDWR, Mode::empty()).is_ok();
         wait::until("the daemon has its descriptors back", opened);
         m.append(format!("f{index}"), "+");
     }
@@ -83,7 +84,9 @@ fn descriptors_are_given_back(s: &mut Sandbox) {
     for _ in 0..3 {
         exercise();
     }
-    wait::until("no descriptor is left behind", || s.descriptors().is_some_and(|now| now <= before + 8));
+    wait::until("no descriptor is left behind", || {
+        s.descriptors().is_some_and(|now| now <= before + 8)
+    });
 }
 
 fn many_layers(s: &mut Sandbox) {
@@ -110,10 +113,12 @@ fn paths_longer_than_path_max(s: &mut Sandbox) {
     let mut above = Vec::new();
     for _ in 0..40 {
         rustix::fs::mkdirat(&directory, &name, Mode::RWXU).unwrap();
-        let below = rustix::fs::openat(&directory, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let below =
+            rustix::fs::openat(&directory, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
         above.push(std::mem::replace(&mut directory, below.into()));
     }
-    let made = rustix::fs::openat(&directory, "f", OFlags::CREATE | OFlags::RDWR, Mode::RUSR).unwrap();
+    let made =
+        rustix::fs::openat(&directory, "f", OFlags::CREATE | OFlags::RDWR, Mode::RUSR).unwrap();
     File::from(made).write_all(b"deep").unwrap();
     assert_eq!(crate::common::dirents::rest(&directory, 4096).len(), 3);
     rustix::fs::unlinkat(&directory, "f", rustix::fs::AtFlags::empty()).unwrap();
@@ -144,7 +149,10 @@ fn no_space_in_copy_up(s: &mut Sandbox) {
     let m = s.mount();
     let opened = rustix::fs::open(m.at("big"), OFlags::WRONLY, Mode::empty());
     assert_errno(opened, Errno::NOSPC);
-    assert_errno(std::fs::set_permissions(m.at("big"), std::os::unix::fs::PermissionsExt::from_mode(0o600)), Errno::NOSPC);
+    assert_errno(
+        std::fs::set_permissions(m.at("big"), std::os::unix::fs::PermissionsExt::from_mode(0o600)),
+        Errno::NOSPC,
+    );
     assert_errno(std::fs::rename(m.at("big"), m.at("moved")), Errno::NOSPC);
     assert!(m.read("big") == vec![7; 4 << 20]);
     assert!(!s.upper().exists("big"));
@@ -187,7 +195,9 @@ fn no_inodes(s: &mut Sandbox) {
     s.lower().file("low", "x").file("low2", "x").dir("d");
     let m = s.mount();
     let mut made = 0;
-    while rustix::fs::open(m.at(format!("f{made}")), OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).is_ok() {
+    while rustix::fs::open(m.at(format!("f{made}")), OFlags::CREATE | OFlags::WRONLY, Mode::RUSR)
+        .is_ok()
+    {
         made += 1;
     }
     assert!((5..16).contains(&made), "{made} files");
@@ -209,7 +219,8 @@ fn statfs_is_the_uppers(s: &mut Sandbox) {
     s.option("xino=on");
     s.lower().file("low", "x");
     let m = s.mount();
-    let (got, upper) = (rustix::fs::statvfs(m.path()).unwrap(), rustix::fs::statvfs(small.path()).unwrap());
+    let (got, upper) =
+        (rustix::fs::statvfs(m.path()).unwrap(), rustix::fs::statvfs(small.path()).unwrap());
     assert_eq!(got.f_blocks * got.f_frsize, upper.f_blocks * upper.f_frsize);
     assert_eq!((got.f_files, got.f_namemax), (77, 255));
     assert_eq!(got.f_bavail * got.f_frsize, upper.f_bavail * upper.f_frsize);

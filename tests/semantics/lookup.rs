@@ -131,7 +131,11 @@ fn file_between_directories_ends_merging(s: &mut Sandbox) {
 }
 
 fn topmost_directory_gives_the_attributes(s: &mut Sandbox) {
-    s.lower().dir("d").chmod("d", 0o700).set_xattr("d", "user.layer", "0").set_xattr("d", "user.low", "x");
+    s.lower()
+        .dir("d")
+        .chmod("d", 0o700)
+        .set_xattr("d", "user.layer", "0")
+        .set_xattr("d", "user.low", "x");
     let top = s.add_lower();
     top.dir("d").chmod("d", 0o1751).set_xattr("d", "user.layer", "1").chown("d", 3001, 3002);
     top.mtime("d", 1_000_000_000, 123_456_789);
@@ -226,7 +230,10 @@ fn deep_directories(s: &mut Sandbox) {
 
 fn symlinks_are_shown_as_they_are(s: &mut Sandbox) {
     let long = "t".repeat(4095);
-    s.lower().symlink("nowhere", "dangling").symlink("/etc/passwd", "absolute").symlink(&long, "long");
+    s.lower()
+        .symlink("nowhere", "dangling")
+        .symlink("/etc/passwd", "absolute")
+        .symlink(&long, "long");
     s.lower().file("f", "through").symlink("f", "relative");
     let m = s.mount();
     assert_eq!(m.target("dangling").to_str(), Some("nowhere"));
@@ -256,8 +263,13 @@ fn types_are_shown_as_they_are(s: &mut Sandbox) {
     s.lower().mknod("s", FileType::Socket, 0o755, (0, 0));
     let m = s.mount();
     let kinds = ["f", "d", "l", "p", "s"].map(|name| FileType::from_raw_mode(m.stat(name).st_mode));
-    let expected =
-        [FileType::RegularFile, FileType::Directory, FileType::Symlink, FileType::Fifo, FileType::Socket];
+    let expected = [
+        FileType::RegularFile,
+        FileType::Directory,
+        FileType::Symlink,
+        FileType::Fifo,
+        FileType::Socket,
+    ];
     assert_eq!(kinds, expected);
 }
 

@@ -36,7 +36,8 @@ fn use_unlinked(file: &mut File, before: &str) {
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
     rustix::fs::fchown(&*file, Some(rustix::process::getuid()), None).unwrap();
     let time = Timespec { tv_sec: 1_000_000_000, tv_nsec: 7 };
-    rustix::fs::futimens(&*file, &Timestamps { last_access: time, last_modification: time }).unwrap();
+    rustix::fs::futimens(&*file, &Timestamps { last_access: time, last_modification: time })
+        .unwrap();
     assert_eq!(fstat(&*file).unwrap().st_mtime_nsec, 7);
     rustix::fs::fsetxattr(&*file, "user.a", b"1", XattrFlags::empty()).unwrap();
     // The kernel's overlay wants room for the names that it hides as well.
@@ -57,7 +58,9 @@ fn unlinked_file_works_in_every_call(s: &mut Sandbox) {
     let m = s.mount();
     m.append("copied", "+1");
     m.write("up", "upper");
-    for (path, content) in [("low", "lower"), ("copied", "lower+1"), ("up", "upper"), ("d/low", "lower")] {
+    for (path, content) in
+        [("low", "lower"), ("copied", "lower+1"), ("up", "upper"), ("d/low", "lower")]
+    {
         let mut file = m.open(path, OFlags::RDWR);
         m.unlink(path);
         use_unlinked(&mut file, content);
@@ -121,7 +124,8 @@ fn many_unlinked_files(s: &mut Sandbox) {
         s.lower().file(format!("f{index}"), format!("{index}"));
     }
     let m = s.mount();
-    let files: Vec<File> = (0..100).map(|index| m.open(format!("f{index}"), OFlags::RDWR)).collect();
+    let files: Vec<File> =
+        (0..100).map(|index| m.open(format!("f{index}"), OFlags::RDWR)).collect();
     for index in 0..100 {
         m.unlink(format!("f{index}"));
     }
@@ -246,7 +250,10 @@ fn removed_directory_is_empty(s: &mut Sandbox) {
         let held = m.open(name, OFlags::DIRECTORY);
         m.rmdir(name);
         let left = dirents::batch(&held, 4096).unwrap_or_default();
-        assert!(left.iter().all(|entry| entry.name == "." || entry.name == ".."), "{name}: {left:?}");
+        assert!(
+            left.iter().all(|entry| entry.name == "." || entry.name == ".."),
+            "{name}: {left:?}"
+        );
         assert_errno(rustix::fs::statat(&held, "x", AtFlags::empty()), Errno::NOENT);
         assert_errno(rustix::fs::openat(&held, "x", OFlags::CREATE, Mode::RUSR), Errno::NOENT);
     }
@@ -312,7 +319,8 @@ fn unlinked_last_link_of_several(s: &mut Sandbox) {
 fn o_tmpfile(s: &mut Sandbox) {
     s.lower().dir("d");
     let m = s.mount();
-    let opened = rustix::fs::open(m.at("d"), OFlags::TMPFILE | OFlags::RDWR, Mode::from_raw_mode(0o640));
+    let opened =
+        rustix::fs::open(m.at("d"), OFlags::TMPFILE | OFlags::RDWR, Mode::from_raw_mode(0o640));
     if backend() == Backend::Ovlfuse {
         assert_errno(opened, Errno::OPNOTSUPP);
         return;
@@ -320,7 +328,14 @@ fn o_tmpfile(s: &mut Sandbox) {
     let mut file: File = opened.unwrap().into();
     file.write_all(b"x").unwrap();
     let from = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::linkat(rustix::fs::CWD, from, rustix::fs::CWD, m.at("d/f"), AtFlags::SYMLINK_FOLLOW).unwrap();
+    rustix::fs::linkat(
+        rustix::fs::CWD,
+        from,
+        rustix::fs::CWD,
+        m.at("d/f"),
+        AtFlags::SYMLINK_FOLLOW,
+    )
+    .unwrap();
     assert_eq!((m.text("d/f"), m.mode("d/f")), ("x".into(), 0o640));
 }
 
@@ -346,9 +361,13 @@ fn descriptors_after_parent_rename(s: &mut Sandbox) {
     let directory = m.open("a/sub", OFlags::DIRECTORY);
     m.rename("a", "b");
     file.write_all(b"2").unwrap();
-    let made = rustix::fs::openat(&directory, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+    let made =
+        rustix::fs::openat(&directory, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
     drop(made);
-    assert_eq!((m.text("b/sub/f"), m.names("b/sub")), ("12".into(), vec!["f".into(), "new".into()]));
+    assert_eq!(
+        (m.text("b/sub/f"), m.names("b/sub")),
+        ("12".into(), vec!["f".into(), "new".into()])
+    );
 }
 
 fn unlinked_while_mapped(s: &mut Sandbox) {

@@ -52,7 +52,8 @@ fn mkdir_has_one_winner(s: &mut Sandbox) {
     for name in ["low", "a", "b", "c", "d", "e"] {
         let winners = AtomicUsize::new(0);
         together(4, |_| {
-            winners.fetch_add(usize::from(std::fs::create_dir(m.at(name)).is_ok()), Ordering::SeqCst);
+            winners
+                .fetch_add(usize::from(std::fs::create_dir(m.at(name)).is_ok()), Ordering::SeqCst);
         });
         assert_eq!(winners.into_inner(), 1, "{name}");
     }
@@ -110,7 +111,8 @@ fn renames_of_one_name(s: &mut Sandbox) {
     for index in 0..50 {
         let winners = AtomicUsize::new(0);
         together(3, |number| {
-            let moved = std::fs::rename(m.at(format!("d/{index}")), m.at(format!("d/{index}-{number}")));
+            let moved =
+                std::fs::rename(m.at(format!("d/{index}")), m.at(format!("d/{index}-{number}")));
             winners.fetch_add(usize::from(moved.is_ok()), Ordering::SeqCst);
         });
         assert_eq!(winners.into_inner(), 1);

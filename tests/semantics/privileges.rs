@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, XattrFlags, lsetxattr};
 use rustix::io::Errno;
 
-use crate::common::{Caller, Context, Sandbox, Tree, assert_errno, caller::ALICE, caller::BOB, caller::STAFF};
+use crate::common::{
+    Caller, Context, Sandbox, Tree, assert_errno, caller::ALICE, caller::BOB, caller::STAFF,
+};
 
 mounted_tests! {
     [root userns]:
@@ -67,7 +69,13 @@ fn truncate_clears_setid(s: &mut Sandbox) {
 }
 
 fn chown_clears_setid(s: &mut Sandbox) {
-    s.lower().file("f", "x").chmod("f", 0o6755).file("sgid", "x").chmod("sgid", 0o2644).dir("d").chmod("d", 0o6755);
+    s.lower()
+        .file("f", "x")
+        .chmod("f", 0o6755)
+        .file("sgid", "x")
+        .chmod("sgid", 0o2644)
+        .dir("d")
+        .chmod("d", 0o6755);
     let m = s.mount();
     m.chown("f", ALICE, ALICE);
     m.chown("sgid", ALICE, ALICE);
@@ -87,7 +95,8 @@ fn capability_is_dropped_by_writes(s: &mut Sandbox) {
     m.truncate("truncate", 0);
     m.chown("chown", ALICE, ALICE);
     m.chmod("chmod", 0o755);
-    let left = ["write", "truncate", "chown", "chmod"].map(|name| m.xattr(name, "security.capability").is_some());
+    let left = ["write", "truncate", "chown", "chmod"]
+        .map(|name| m.xattr(name, "security.capability").is_some());
     assert_eq!(left, [false, false, false, true]);
     m.set_xattr("write", "security.capability", capability);
     m.append("write", "+");
@@ -126,7 +135,12 @@ fn chmod_drops_setgid_of_strangers(s: &mut Sandbox) {
 }
 
 fn utimes_rules(s: &mut Sandbox) {
-    s.lower().file("f", "").chown("f", ALICE, ALICE).chmod("f", 0o666).file("g", "").chmod("g", 0o644);
+    s.lower()
+        .file("f", "")
+        .chown("f", ALICE, ALICE)
+        .chmod("f", 0o666)
+        .file("g", "")
+        .chmod("g", 0o644);
     let m = s.mount();
     let set = |path: &str, nanoseconds: i64| {
         let time = Timespec { tv_sec: 5, tv_nsec: nanoseconds };
@@ -143,7 +157,12 @@ fn utimes_rules(s: &mut Sandbox) {
 }
 
 fn supplementary_groups_open_doors(s: &mut Sandbox) {
-    s.lower().file("d/f", "x").chown("d", 0, STAFF).chmod("d", 0o750).chown("d/f", 0, STAFF).chmod("d/f", 0o660);
+    s.lower()
+        .file("d/f", "x")
+        .chown("d", 0, STAFF)
+        .chmod("d", 0o750)
+        .chown("d/f", 0, STAFF)
+        .chmod("d/f", 0o660);
     let m = s.mount();
     Caller::user(ALICE).run(|| assert_errno(std::fs::read(m.at("d/f")), Errno::ACCESS));
     Caller::user(ALICE).in_group(STAFF).run(|| {
@@ -172,7 +191,12 @@ fn supplementary_group_may_create(s: &mut Sandbox) {
 
 fn access_answers(s: &mut Sandbox) {
     use rustix::fs::Access;
-    s.lower().file("f", "").chmod("f", 0o640).chown("f", ALICE, STAFF).file("x", "").chmod("x", 0o755);
+    s.lower()
+        .file("f", "")
+        .chmod("f", 0o640)
+        .chown("f", ALICE, STAFF)
+        .file("x", "")
+        .chmod("x", 0o755);
     let m = s.mount();
     let may = |path: &str, access: Access| rustix::fs::access(m.at(path), access);
     Caller::user(ALICE).run(|| {
@@ -191,7 +215,9 @@ fn access_answers(s: &mut Sandbox) {
 fn group_bits_count(s: &mut Sandbox) {
     s.lower().file("f", "x").chown("f", ALICE, STAFF).chmod("f", 0o070);
     let m = s.mount();
-    Caller::user(ALICE).in_group(STAFF).run(|| assert_errno(std::fs::read(m.at("f")), Errno::ACCESS));
+    Caller::user(ALICE)
+        .in_group(STAFF)
+        .run(|| assert_errno(std::fs::read(m.at("f")), Errno::ACCESS));
     Caller::user(BOB).in_group(STAFF).run(|| assert_eq!(m.text("f"), "x"));
 }
 
@@ -218,7 +244,11 @@ fn write_only_directory(s: &mut Sandbox) {
 }
 
 fn owner_of_lower_may_change_it(s: &mut Sandbox) {
-    s.lower().file("home/f", "x").chown("home", ALICE, ALICE).chown("home/f", ALICE, ALICE).chmod("home", 0o700);
+    s.lower()
+        .file("home/f", "x")
+        .chown("home", ALICE, ALICE)
+        .chown("home/f", ALICE, ALICE)
+        .chmod("home", 0o700);
     let m = s.mount();
     Caller::user(ALICE).run(|| {
         m.append("home/f", "+");
@@ -244,7 +274,11 @@ fn truncate_needs_write(s: &mut Sandbox) {
 }
 
 fn link_and_rename_need_write(s: &mut Sandbox) {
-    s.lower().file("mine/f", "").chown("mine", ALICE, ALICE).chown("mine/f", ALICE, ALICE).dir("theirs");
+    s.lower()
+        .file("mine/f", "")
+        .chown("mine", ALICE, ALICE)
+        .chown("mine/f", ALICE, ALICE)
+        .dir("theirs");
     let m = s.mount();
     Caller::user(ALICE).run(|| {
         assert_errno(std::fs::hard_link(m.at("mine/f"), m.at("theirs/f")), Errno::ACCESS);
@@ -267,7 +301,9 @@ fn setuid_program_runs_as_its_owner(s: &mut Sandbox) {
     let run = || {
         let mut command = std::process::Command::new("setpriv");
         let ids = [format!("--reuid={ALICE}"), format!("--regid={ALICE}"), "--clear-groups".into()];
-        crate::common::scratch::run(command.args(ids).arg(m.at("bin/id")).arg("-u")).trim().to_owned()
+        crate::common::scratch::run(command.args(ids).arg(m.at("bin/id")).arg("-u"))
+            .trim()
+            .to_owned()
     };
     assert_eq!(run(), BOB.to_string());
     m.mtime("bin/id", 1, 1);

@@ -23,7 +23,10 @@ fn assert_all_refused(m: &Tree) {
     assert_errno(std::fs::create_dir(m.at("new")), refused);
     assert_errno(std::os::unix::fs::symlink("t", m.at("new")), refused);
     assert_errno(std::fs::rename(m.at("f"), m.at("g")), refused);
-    assert_errno(rustix::fs::renameat_with(CWD, m.at("f"), CWD, m.at("g"), RenameFlags::NOREPLACE), refused);
+    assert_errno(
+        rustix::fs::renameat_with(CWD, m.at("f"), CWD, m.at("g"), RenameFlags::NOREPLACE),
+        refused,
+    );
     assert_errno(std::fs::hard_link(m.at("f"), m.at("g")), refused);
     assert_errno(std::fs::set_permissions(m.at("f"), mode), refused);
     assert_errno(rustix::fs::chownat(CWD, m.at("f"), None, None, AtFlags::empty()), refused);
@@ -86,7 +89,11 @@ fn without_upper_numbers(s: &mut Sandbox) {
 fn whiteouts_between_lowers_without_upper(s: &mut Sandbox) {
     let opaque = s.overlay_xattr("opaque");
     s.lower().file("gone", "").file("d/old", "").file("d/sub/old", "");
-    s.add_lower().whiteout("gone").file("d/sub/new", "").set_xattr("d/sub", opaque, "y").whiteout("d/old");
+    s.add_lower()
+        .whiteout("gone")
+        .file("d/sub/new", "")
+        .set_xattr("d/sub", opaque, "y")
+        .whiteout("d/old");
     s.without_upper();
     let m = s.mount();
     assert_eq!(m.walk(""), ["d/", "d/sub/", "d/sub/new"]);
@@ -114,5 +121,8 @@ fn remounts_of_an_upper_as_lower(s: &mut Sandbox) {
     m.append("changed", "+2");
     m.unlink("d/new");
     m.unlink("kept");
-    assert_eq!((m.text("changed"), m.walk("")), ("0+1+2".into(), vec!["changed".into(), "d/".into()]));
+    assert_eq!(
+        (m.text("changed"), m.walk("")),
+        ("0+1+2".into(), vec!["changed".into(), "d/".into()])
+    );
 }

@@ -109,7 +109,11 @@ fn dot_entries_once(s: &mut Sandbox) {
     for path in ["", "d", "low", "up", "empty", "low/sub"] {
         let entries = all(m.at(path), OFlags::empty());
         for name in [".", ".."] {
-            assert_eq!(entries.iter().filter(|entry| entry.name == name).count(), 1, "{name} in {path:?}");
+            assert_eq!(
+                entries.iter().filter(|entry| entry.name == name).count(),
+                1,
+                "{name} in {path:?}"
+            );
         }
     }
 }
@@ -252,7 +256,14 @@ fn listing_after_exchange(s: &mut Sandbox) {
     let m = s.mount();
     assert_eq!((m.names("d"), m.names("e")), (vec!["f".into()], vec!["l".into()]));
     let cwd = rustix::fs::CWD;
-    rustix::fs::renameat_with(cwd, m.at("d/f"), cwd, m.at("e/l"), rustix::fs::RenameFlags::EXCHANGE).unwrap();
+    rustix::fs::renameat_with(
+        cwd,
+        m.at("d/f"),
+        cwd,
+        m.at("e/l"),
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .unwrap();
     let kind = |path: &str, name: &str| {
         all(m.at(path), OFlags::empty()).into_iter().find(|entry| entry.name == name).unwrap().kind
     };

@@ -29,7 +29,11 @@ fn unlink_of_lower_leaves_a_whiteout(s: &mut Sandbox) {
 }
 
 fn whiteout_is_a_bare_device(s: &mut Sandbox) {
-    s.lower().file("f", "lower").chown("f", 3001, 3001).chmod("f", 0o777).set_xattr("f", "user.a", "b");
+    s.lower()
+        .file("f", "lower")
+        .chown("f", 3001, 3001)
+        .chmod("f", 0o777)
+        .set_xattr("f", "user.a", "b");
     let m = s.mount();
     m.unlink("f");
     let upper = s.upper();
@@ -128,7 +132,11 @@ fn rmdir_of_directory_with_only_whiteouts(s: &mut Sandbox) {
 
 fn rmdir_of_merged(s: &mut Sandbox) {
     s.lower().dir("d/empty").file("opaque/x", "");
-    s.upper().dir("d").dir("opaque").set_xattr("opaque", s.overlay_xattr("opaque"), "y").dir("pure");
+    s.upper()
+        .dir("d")
+        .dir("opaque")
+        .set_xattr("opaque", s.overlay_xattr("opaque"), "y")
+        .dir("pure");
     let m = s.mount();
     m.rmdir("opaque");
     m.rmdir("d/empty");

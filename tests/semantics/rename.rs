@@ -250,7 +250,11 @@ fn pure_directory_over_emptied_merged(s: &mut Sandbox) {
 
 fn lower_directory_is_exdev(s: &mut Sandbox) {
     s.lower().file("low/f", "").file("merged/low", "").dir("opaque");
-    s.upper().file("merged/up", "").dir("opaque").set_xattr("opaque", s.overlay_xattr("opaque"), "y");
+    s.upper().file("merged/up", "").dir("opaque").set_xattr(
+        "opaque",
+        s.overlay_xattr("opaque"),
+        "y",
+    );
     let m = s.mount();
     assert_errno(plain(&m, "low", "x"), Errno::XDEV);
     assert_errno(plain(&m, "merged", "x"), Errno::XDEV);
@@ -270,7 +274,12 @@ fn mv_of_lower_directory(s: &mut Sandbox) {
 }
 
 fn every_type(s: &mut Sandbox) {
-    s.lower().symlink("target", "l").fifo("p").mknod("s", rustix::fs::FileType::Socket, 0o755, (0, 0));
+    s.lower().symlink("target", "l").fifo("p").mknod(
+        "s",
+        rustix::fs::FileType::Socket,
+        0o755,
+        (0, 0),
+    );
     let m = s.mount();
     for name in ["l", "p", "s"] {
         let (kind, ino) = (m.stat(name).st_mode, m.ino(name));

@@ -15,7 +15,8 @@ mounted_tests! {
 
 fn talk(m: &Tree, path: &str) {
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| m.open(path, OFlags::WRONLY).write_all(b"through the pipe").unwrap());
+        let writer =
+            scope.spawn(|| m.open(path, OFlags::WRONLY).write_all(b"through the pipe").unwrap());
         let mut text = String::new();
         m.open(path, OFlags::RDONLY).read_to_string(&mut text).unwrap();
         assert_eq!(text, "through the pipe");

@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::fs::{XattrFlags, lgetxattr, lremovexattr, lsetxattr};
 use rustix::io::{self, Errno};
 
-use crate::common::{Caller, Context, Sandbox, Tree, assert_errno, caller::ALICE, caller::BOB, caller::STAFF};
+use crate::common::{
+    Caller, Context, Sandbox, Tree, assert_errno, caller::ALICE, caller::BOB, caller::STAFF,
+};
 
 mounted_tests! {
     [root userns user]:
@@ -52,7 +54,10 @@ fn flags_decide(s: &mut Sandbox) {
     assert_errno(lsetxattr(m.at("f"), "user.b", b"2", XattrFlags::REPLACE), Errno::NODATA);
     lsetxattr(m.at("f"), "user.a", b"2", XattrFlags::REPLACE).unwrap();
     lsetxattr(m.at("f"), "user.b", b"3", XattrFlags::CREATE).unwrap();
-    assert_eq!((m.xattr("f", "user.a").unwrap(), m.xattr("f", "user.b").unwrap()), (b"2".into(), b"3".into()));
+    assert_eq!(
+        (m.xattr("f", "user.a").unwrap(), m.xattr("f", "user.b").unwrap()),
+        (b"2".into(), b"3".into())
+    );
 }
 
 fn values_of_all_sizes(s: &mut Sandbox) {
@@ -241,7 +246,11 @@ fn access_acl_follows_chmod(s: &mut Sandbox) {
 }
 
 fn access_acl_grants_and_denies(s: &mut Sandbox) {
-    s.lower().file("f", "x").chmod("f", 0o600).set_xattr("f", ACCESS, acl(6, &[(ALICE, 6), (BOB, 0)], 0, 6, 4));
+    s.lower().file("f", "x").chmod("f", 0o600).set_xattr(
+        "f",
+        ACCESS,
+        acl(6, &[(ALICE, 6), (BOB, 0)], 0, 6, 4),
+    );
     let m = s.mount();
     Caller::user(ALICE).run(|| m.append("f", "+alice"));
     Caller::user(BOB).run(|| assert_errno(std::fs::read(m.at("f")), Errno::ACCESS));
@@ -279,7 +288,10 @@ fn removing_an_acl(s: &mut Sandbox) {
     let m = s.mount();
     m.remove_xattr("f", ACCESS);
     assert_eq!(m.xattr_names("f"), [""; 0]);
-    assert_eq!(s.upper().xattr_names("f").iter().filter(|name| name.starts_with("system.")).count(), 0);
+    assert_eq!(
+        s.upper().xattr_names("f").iter().filter(|name| name.starts_with("system.")).count(),
+        0
+    );
     Caller::user(ALICE).run(|| assert_errno(std::fs::read(m.at("f")), Errno::ACCESS));
 }
 
@@ -319,7 +331,9 @@ fn setfacl_and_getfacl(s: &mut Sandbox) {
     s.lower().dir("d").file("d/f", "").chmod("d", 0o755).chmod("d/f", 0o644);
     let m = s.mount();
     let run = |program: &str, arguments: &[&str]| {
-        crate::common::scratch::run(std::process::Command::new(program).args(arguments).current_dir(m.path()))
+        crate::common::scratch::run(
+            std::process::Command::new(program).args(arguments).current_dir(m.path()),
+        )
     };
     run("setfacl", &["-R", "-m", "u:3001:rwX,d:u:3001:rwX", "d"]);
     m.write(OsStr::from_bytes(b"d/new"), "");
