@@ -11,7 +11,7 @@
 //! | [`error`] | the start-up error with its exit code | |
 //! | [`config`] | mount options to [`config::Config`], pure | error |
 //! | [`sys`] | safe system calls, no overlay words; the only `unsafe` | |
-//! | [`format`] | bytes on disk to values and back, no I/O | |
+//! | [`mod@format`] | bytes on disk to values and back, no I/O | |
 //! | [`union`] | decisions: lookup, merge, inode numbers; no I/O, no locks | format |
 //! | [`layer`] | one layer's files: probes, directory descriptors, work, upper | sys, format, union, config, error |
 //! | [`fs`] | state and locks; one method per request | layer, union, format, sys, config, error |

@@ -25,8 +25,8 @@ pub struct Detach(&'static OnceLock<Option<Syslog>>);
 impl Detach {
     /// From now on lines go to syslog, or nowhere if there is none.
     pub fn switch_to_syslog(self) {
-        let syslog = Syslog::open().map_err(|error| log::debug!("no syslog: {error}")).ok();
-        if self.0.set(syslog).is_err() {
+        let syslog = Syslog::open().inspect_err(|error| log::debug!("no syslog: {error}"));
+        if self.0.set(syslog.ok()).is_err() {
             log::debug!("lines went to syslog already");
         }
     }

@@ -62,12 +62,12 @@ fn unescape_octal(text: &[u8]) -> OsString {
     let mut rest = text;
     while let Some((&byte, behind)) = rest.split_first() {
         rest = behind;
-        if byte == b'\\' {
-            if let Some((code, behind)) = behind.split_first_chunk::<3>().and_then(octal) {
-                plain.push(code);
-                rest = behind;
-                continue;
-            }
+        if byte == b'\\'
+            && let Some((code, behind)) = behind.split_first_chunk::<3>().and_then(octal)
+        {
+            plain.push(code);
+            rest = behind;
+            continue;
         }
         plain.push(byte);
     }

@@ -100,7 +100,7 @@ pub struct Fs {
 
 impl std::fmt::Debug for Fs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fs").field("nodes", &self.nodes.len()).finish_non_exhaustive()
+        f.debug_struct("Fs").field("nodes", &self.nodes.count()).finish_non_exhaustive()
     }
 }
 

@@ -412,8 +412,8 @@ impl NodeTable {
         shrink(&mut shard, |n| hash_id(n.id));
     }
 
-    /// How many nodes there are.
-    pub fn len(&self) -> usize {
+    /// How many nodes there are, the root included.
+    pub fn count(&self) -> usize {
         self.shards.iter().map(|s| s.read().len()).sum()
     }
 

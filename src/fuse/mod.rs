@@ -3,12 +3,14 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `adapter` | the crate's callbacks: unpack, one call of [`Fs`], reply |
+//! | `convert` | the crate's values to those of the file system |
 //! | `wire` | replies in the kernel's format |
 //! | `channel` | sending them, and notifications |
 //! | `mount` | mount(2) and fusermount3 |
 
 mod adapter;
 mod channel;
+mod convert;
 mod mount;
 mod wire;
 

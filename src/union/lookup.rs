@@ -110,10 +110,8 @@ impl Lookup {
     ) -> Result<Step, Refused> {
         self.found_dir = true;
         self.saw_redirect |= redirect.is_some();
-        if !layer.is_upper() {
-            if self.saw_redirect && !self.follow_redirects {
-                return Err(Refused::Redirect);
-            }
+        if !layer.is_upper() && self.saw_redirect && !self.follow_redirects {
+            return Err(Refused::Redirect);
         }
         let then = match redirect {
             _ if opaque => Then::Stop,
@@ -166,7 +164,8 @@ mod tests {
     #[test]
     fn table() {
         use Facts::{Absent, Whiteout};
-        let rows: &[(&[Facts], Result<Vec<u16>, Refused>)] = &[
+        type Row<'a> = (&'a [Facts], Result<Vec<u16>, Refused>);
+        let rows: &[Row<'_>] = &[
             (&[Absent, Absent], Ok(vec![])),
             (&[Absent, FILE], Ok(vec![1])),
             (&[FILE, FILE], Ok(vec![0])),
