@@ -11,12 +11,14 @@
 //! | [`error`] | the start-up error with its exit code | |
 //! | [`config`] | mount options to [`config::Config`], pure | error |
 //! | [`sys`] | safe system calls, no overlay words; the only `unsafe` | |
-//! | [`mod@format`] | bytes on disk to values and back, no I/O | |
+//! | [`format`] | bytes on disk to values and back, no I/O | |
 //! | [`union`] | decisions: lookup, merge, inode numbers; no I/O, no locks | format |
 //! | [`layer`] | one layer's files: probes, directory descriptors, work, upper | sys, format, union, config, error |
 //! | [`fs`] | state and locks; one method per request | layer, union, format, sys, config, error |
 //! | [`fuse`] | the only folder that names `fuser`: unpack, call, reply; mounting | fs, layer, sys, config, error |
 //! | [`cli`] | clap commands, the call forms, daemonising | everything |
+//!
+//! [`format`]: mod@format
 
 pub mod cli;
 pub mod config;
