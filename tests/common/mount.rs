@@ -83,18 +83,8 @@ impl Mount {
     #[track_caller]
     pub fn unmount(mut self) {
         self.mounted = false;
-        if self.daemon.is_some() && self.spec.context == Context::user {
-            super::scratch::run(Command::new("fusermount3").arg("-u").arg(&self.spec.merged));
-        } else {
-            // A child of another test may hold this test's descriptors between its fork and exec.
-            wait::until("umount", || {
-                match rustix::mount::unmount(&self.spec.merged, UnmountFlags::empty()) {
-                    Ok(()) => true,
-                    Err(rustix::io::Errno::BUSY) => false,
-                    Err(error) => panic!("umount {}: {error}", self.spec.merged.display()),
-                }
-            });
-        }
+        // A child of another test may hold this test's descriptors between its fork and exec.
+        wait::until("umount", || self.try_unmount());
         if let Some(daemon) = self.daemon.take() {
             daemon.expect_end();
         }
@@ -107,6 +97,27 @@ impl Mount {
         let mut daemon = self.daemon.take().expect("a daemon to kill");
         daemon.kill();
         self.detach();
+    }
+
+    /// Unmounts; false when the mount is busy.
+    #[track_caller]
+    fn try_unmount(&self) -> bool {
+        let merged = &self.spec.merged;
+        if self.daemon.is_some() && self.spec.context == Context::user {
+            let output =
+                Command::new("fusermount3").arg("-u").arg(merged).output().expect("fusermount3");
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success() || message.contains("busy"),
+                "fusermount3 -u: {message}"
+            );
+            return output.status.success();
+        }
+        match rustix::mount::unmount(merged, UnmountFlags::empty()) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::BUSY) => false,
+            Err(error) => panic!("umount {}: {error}", merged.display()),
+        }
     }
 
     fn detach(&self) {
@@ -188,6 +199,8 @@ impl Daemon {
                 [PollFd::new(&mountinfo, PollFlags::PRI), PollFd::new(&pidfd, PollFlags::IN)];
             poll(&mut fds, Some(&timeout)).expect("poll");
         }
+        // The mount is in the table before the daemon serves it; this waits for its first answer.
+        rustix::fs::statvfs(merged).unwrap_or_else(|error| panic!("{}: {error}", merged.display()));
     }
 
     /// Waits for the end after an unmount; it must be a success.

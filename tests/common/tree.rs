@@ -275,7 +275,7 @@ impl Tree {
     /// The link count of `path`.
     #[track_caller]
     pub fn nlink(&self, path: impl AsRef<Path>) -> u64 {
-        self.stat(path).st_nlink.into()
+        self.stat(path).st_nlink
     }
 
     /// Owner and group of `path`.

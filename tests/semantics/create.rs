@@ -1,6 +1,7 @@
 //! Making names: files, directories, nodes; over nothing, over whiteouts, in lower directories.
 
 use std::fs::OpenOptions;
+use std::io::{Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -11,9 +12,9 @@ use crate::common::{Caller, Sandbox, assert_errno, caller::ALICE, caller::STAFF}
 mounted_tests! {
     [root userns user]:
         create_copies_the_parents_up, exclusive_create, create_over_a_whiteout,
-        umask_is_the_callers, modes_come_out_as_asked, mkdir_over_a_whiteout_is_opaque;
+        umask_is_the_callers, created_without_permissions_is_open, mkdir_over_a_whiteout_is_opaque;
     [root userns]:
-        parents_keep_their_attributes, symlink_and_fifo_over_a_whiteout, link_over_a_whiteout,
+        modes_come_out_as_asked, parents_keep_their_attributes, symlink_and_fifo_over_a_whiteout, link_over_a_whiteout,
         mkdir_over_existing, removed_directory_made_again_is_empty, mkdir_in_merged_is_not_opaque,
         create_belongs_to_the_caller, setgid_directory_gives_its_group, setgid_is_kept_or_lost_as_natively,
         mknod_of_a_whiteout_is_refused, open_with_impossible_flags, create_needs_permission,
@@ -92,7 +93,7 @@ fn create_over_a_whiteout(s: &mut Sandbox) {
 fn umask_is_the_callers(s: &mut Sandbox) {
     let m = s.mount();
     let make = |name: &str| {
-        drop(OpenOptions::new().write(true).create(true).mode(0o666).open(m.at(name)).unwrap());
+        drop(OpenOptions::new().write(true).create_new(true).mode(0o666).open(m.at(name)).unwrap());
         m.mkdir(format!("{name}.d"));
         m.mknod(format!("{name}.p"), FileType::Fifo, 0o666, (0, 0));
     };
@@ -115,7 +116,14 @@ fn modes_come_out_as_asked(s: &mut Sandbox) {
         for mode in [0o000, 0o111, 0o400, 0o555, 0o600, 0o644, 0o777, 0o1755, 0o4755] {
             let (file, directory, fifo) =
                 (format!("f{mode:o}"), format!("d{mode:o}"), format!("p{mode:o}"));
-            drop(OpenOptions::new().write(true).create(true).mode(mode).open(m.at(&file)).unwrap());
+            drop(
+                OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(mode)
+                    .open(m.at(&file))
+                    .unwrap(),
+            );
             m.mknod(&fifo, FileType::Fifo, mode, (0, 0));
             rustix::fs::mkdir(m.at(&directory), Mode::from_raw_mode(mode & 0o1777)).unwrap();
             assert_eq!(m.mode(&file), mode);
@@ -123,6 +131,27 @@ fn modes_come_out_as_asked(s: &mut Sandbox) {
             assert_eq!(m.mode(&directory), mode & 0o1777);
         }
     });
+}
+
+/// The descriptor of a new file is good for what was asked, whatever the mode forbids later.
+fn created_without_permissions_is_open(s: &mut Sandbox) {
+    s.lower().file("gone", "lower");
+    let m = s.mount();
+    m.unlink("gone");
+    for name in ["new", "gone"] {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .read(true)
+            .create_new(true)
+            .mode(0o0)
+            .open(m.at(name))
+            .unwrap();
+        file.write_all(b"through the first descriptor").unwrap();
+        assert_eq!(m.mode(name), 0);
+        file.rewind().unwrap();
+        assert_eq!(std::io::read_to_string(&file).unwrap(), "through the first descriptor");
+        m.chmod(name, 0o600);
+    }
 }
 
 fn mkdir_over_a_whiteout_is_opaque(s: &mut Sandbox) {
@@ -242,7 +271,9 @@ fn setgid_is_kept_or_lost_as_natively(s: &mut Sandbox) {
     s.lower().dir("d").chown("d", 0, STAFF).chmod("d", 0o2777);
     let m = s.mount();
     let make = |name: &str| {
-        drop(OpenOptions::new().write(true).create(true).mode(0o2775).open(m.at(name)).unwrap());
+        drop(
+            OpenOptions::new().write(true).create_new(true).mode(0o2775).open(m.at(name)).unwrap(),
+        );
     };
     Caller::user(ALICE).umask(0o002).run(|| make("d/stranger"));
     Caller::user(ALICE).in_group(STAFF).umask(0o002).run(|| make("d/member"));

@@ -178,14 +178,12 @@ fn reader_during_copy_up_by_other_calls(s: &mut Sandbox) {
         s.lower().file(name, "lower");
     }
     let m = s.mount();
-    let change = |name: &str, m: &Tree| {
-        match name {
-            "chmod" => m.chmod(name, 0o600),
-            "link" => m.link(name, "linked"),
-            "xattr" => m.set_xattr(name, "user.a", "1"),
-            "mtime" => m.mtime(name, 1, 1),
-            _ => return m.rename(name, "renamed"),
-        };
+    let change = |name: &str, m: &Tree| match name {
+        "chmod" => drop(m.chmod(name, 0o600).clone()),
+        "link" => drop(m.link(name, "linked").clone()),
+        "xattr" => drop(m.set_xattr(name, "user.a", "1").clone()),
+        "mtime" => drop(m.mtime(name, 1, 1).clone()),
+        _ => m.rename(name, "renamed"),
     };
     for name in ["chmod", "rename", "link", "xattr", "mtime"] {
         let reader = m.open(name, OFlags::RDONLY);

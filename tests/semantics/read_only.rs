@@ -56,6 +56,7 @@ fn without_upper_refuses_every_change(s: &mut Sandbox) {
 }
 
 fn single_lower(s: &mut Sandbox) {
+    s.kernel_disagrees("it refuses a lone lower layer");
     s.lower().file("f", "only").set_xattr("f", "user.seen", "1").dir("d/empty");
     s.without_upper();
     let m = s.mount();
