@@ -1,7 +1,7 @@
 //! Attributes: GETATTR, SETATTR, READLINK, STATFS.
 
 use super::Fs;
-use super::node::{Node, Place};
+use super::node::Node;
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Kind, Result, Stat};
 use rustix::fs::OFlags;
@@ -44,11 +44,11 @@ impl Fs {
     pub(super) fn node_attr(&self, node: &Node) -> Result<Stat> {
         let place = node.place.read();
         let stat = match &*place {
-            Place::Gone(gone) => match &gone.fd {
+            Some(gone) => match &gone.fd {
                 Some(fd) => sys::stat::stat(At::fd(fd.as_fd()))?,
                 None => gone.stat,
             },
-            place => self.at_place(node, place, |at, _| sys::stat::stat(at))?,
+            None => self.at_place(node, &place, |at, _| sys::stat::stat(at))?,
         };
         Ok(self.shown(node, stat))
     }

@@ -6,7 +6,7 @@
 //! the parent's lock is taken for the installation only.
 
 use super::Fs;
-use super::node::{Link, Node, Place};
+use super::node::{Link, Node};
 use crate::config::Fsync;
 use crate::format::{Namespace, OverlayName};
 use crate::layer::Upper;
@@ -209,7 +209,7 @@ impl Fs {
         let dir = parent.dir()?;
         let _names = dir.lock.write();
         let mut place = node.place.write();
-        if matches!(*place, Place::Gone(_)) || !node.has_link(parent.id, name) {
+        if place.is_some() || !node.has_link(parent.id, name) {
             return Err(Errno::EXIST);
         }
         let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;

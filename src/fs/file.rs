@@ -5,7 +5,7 @@
 //! do. When descriptors run out, those of files that can be opened again by
 //! name are closed and opened at the next use.
 
-use super::node::{Node, Place};
+use super::node::Node;
 use super::{Caller, Fs};
 use crate::config::Fsync;
 use crate::sys::identity::{self, Privilege};
@@ -104,8 +104,8 @@ impl Fs {
         let place = node.place.read();
         let in_upper = node.in_upper();
         let fd = match &*place {
-            Place::Lower(_) => self.at_place(node, &place, |at, _| self.open_lower(at)),
-            place => self.at_place(node, place, |at, _| {
+            None if !in_upper => self.at_place(node, &place, |at, _| self.open_lower(at)),
+            _ => self.at_place(node, &place, |at, _| {
                 self.with_descriptors(|| sys::node::open(at, access))
             }),
         }?;
@@ -140,7 +140,7 @@ impl Fs {
     /// Closes the descriptors of files that can be opened again by name.
     pub(super) fn close_idle_files(&self) {
         for file in &self.open_files {
-            let named = file.node.place.try_read().is_some_and(|p| !matches!(*p, Place::Gone(_)));
+            let named = file.node.place.try_read().is_some_and(|gone| gone.is_none());
             if named && let Some(mut backing) = file.backing.try_write() {
                 backing.fd = None;
             }

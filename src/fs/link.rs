@@ -1,7 +1,7 @@
 //! Hard links: LINK.
 
 use super::create::place_over_whiteout;
-use super::node::{Link, Place};
+use super::node::Link;
 use super::{Entry, Fs};
 use crate::sys::{self, At, Errno, Kind, Result};
 use crate::union::LayerId;
@@ -42,7 +42,7 @@ impl Fs {
             }
             Ok((sys::stat::stat(to)?, self.has_origin(to, node.kind)?))
         })?;
-        if matches!(*place, Place::Gone(_)) {
+        if place.is_some() {
             node.move_to_upper(&mut place);
         }
         drop(place);

@@ -1,10 +1,14 @@
 //! LOOKUP and FORGET: names to nodes and back.
 
-use super::node::{Link, Node, Place};
+use super::node::{Link, Node};
 use super::resolve::Resolved;
 use super::{Entry, Fs};
-use crate::sys::{Errno, Kind, Result, Stat};
+use crate::sys::{self, Errno, Kind, Result, Stat};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+/// Nodes forgotten before their memory is given back to the system.
+const TRIM_AFTER: u64 = 100_000;
 
 impl Fs {
     /// Looks up `name` in the directory `parent`; `None` when there is nothing.
@@ -59,7 +63,7 @@ impl Fs {
         let link = Link { parent: Arc::clone(parent), name: name.into() };
         if let Some(node) = self.known_hard_link(&object) {
             let mut place = node.place.write();
-            if matches!(*place, Place::Gone(_)) {
+            if place.is_some() {
                 node.move_to_upper(&mut place);
             }
             self.names.link(&node, link);
@@ -109,6 +113,9 @@ impl Fs {
         let Ok(node) = self.nodes.get(id) else { return };
         let Some(links) = node.forget(n) else { return };
         self.nodes.remove(id);
+        if self.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
+            sys::memory::trim();
+        }
         if node.kind == Kind::Dir {
             self.listings.forget(id);
         }

@@ -22,6 +22,7 @@
 //! what can be opened again.
 
 pub mod attr;
+pub mod budget;
 pub mod copy_up;
 pub mod create;
 pub mod file;
@@ -89,7 +90,9 @@ pub struct Fs {
     hard_links: Mutex<hashbrown::HashMap<u64, Weak<Node>>>,
     open_files: DashMap<u64, Arc<file::OpenFile>>,
     next_handle: AtomicU64,
-    listings: readdir::Budget,
+    /// Nodes forgotten so far.
+    forgotten: AtomicU64,
+    listings: budget::Budget,
     follow_redirects: bool,
     dot_wh: bool,
     fsync: Fsync,
@@ -127,7 +130,8 @@ impl Fs {
             hard_links: Mutex::default(),
             open_files: DashMap::new(),
             next_handle: AtomicU64::new(1),
-            listings: readdir::Budget::new(config.index_bytes),
+            forgotten: AtomicU64::new(0),
+            listings: budget::Budget::new(config.index_bytes),
             dot_wh: config.dot_wh,
             fsync: config.fsync,
             overflow: identity::Overflow::read(),

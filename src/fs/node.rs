@@ -18,12 +18,17 @@ use parking_lot::{Mutex, RwLock};
 use std::hash::BuildHasher;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// The node id of the root (`FUSE_ROOT_ID`).
 pub const ROOT_ID: u64 = 1;
 
-/// One object of the merged view.
+/// In place of a number of lookups: the node is out of the tables, or about to be.
+const DEAD: u32 = u32::MAX;
+/// So many lookups that they are no longer counted: the node stays until the mount ends.
+const IMMORTAL: u32 = u32::MAX - 1;
+
+/// One object of the merged view. There are millions: every byte counts.
 #[derive(Debug)]
 pub struct Node {
     /// The id the kernel knows it by; never used twice.
@@ -32,26 +37,18 @@ pub struct Node {
     pub kind: Kind,
     /// The inode number shown.
     ino: AtomicU64,
-    /// Set once the object is in upper; it never leaves it.
-    in_upper: AtomicBool,
+    /// The layer it is in (or was, before it was removed); changed to upper, never back.
+    layer: AtomicU16,
+    /// Lookups the kernel counts, or [`DEAD`]; changed under the lock of `links`.
+    lookups: AtomicU32,
     /// The inode's own lock: shared while a system call goes by the node's
-    /// name, exclusive while its name or layer changes.
-    pub place: RwLock<Place>,
-    /// Short lock: names, lookups, open files.
+    /// name, exclusive while its name or layer changes. What is left of an
+    /// object that has no name any more.
+    pub place: RwLock<Option<Box<Gone>>>,
+    /// Short lock: names, open files.
     links: Mutex<Links>,
     /// What directories have beside.
     dir: Option<Box<Dir>>,
-}
-
-/// Where the object is.
-#[derive(Debug)]
-pub enum Place {
-    /// In a lower layer, under the node's name.
-    Lower(LayerId),
-    /// In upper, under the node's name.
-    Upper,
-    /// Under no name any more.
-    Gone(Box<Gone>),
 }
 
 /// An object without a name.
@@ -74,9 +71,6 @@ pub struct Link {
 
 #[derive(Debug, Default)]
 struct Links {
-    /// Lookups the kernel counts; meaningless once `dead`.
-    lookups: u64,
-    dead: bool,
     first: Option<Link>,
     /// Boxed, because most nodes have neither.
     more: Option<Box<More>>,
@@ -98,8 +92,6 @@ pub struct Dir {
     pub stack: Box<[LowerDir]>,
     /// The merged listing, once it was needed; changed under `lock` only.
     pub listing: RwLock<Option<Listing>>,
-    /// When the listing was last used, in ticks of the budget's clock.
-    pub listing_used: AtomicU64,
     /// Names looked up while there was no listing.
     pub misses: AtomicU32,
     /// `overlay.impure` is known to be set on the upper directory.
@@ -135,14 +127,14 @@ impl Node {
         link: Option<Link>,
         stack: Option<Vec<LowerDir>>,
     ) -> Self {
-        let place = if layer.is_upper() { Place::Upper } else { Place::Lower(layer) };
         Self {
             id,
             kind,
             ino: AtomicU64::new(ino),
-            in_upper: AtomicBool::new(layer.is_upper()),
-            place: RwLock::new(place),
-            links: Mutex::new(Links { lookups: 1, first: link, ..Links::default() }),
+            layer: AtomicU16::new(layer.0),
+            lookups: AtomicU32::new(1),
+            place: RwLock::new(None),
+            links: Mutex::new(Links { first: link, more: None }),
             dir: stack.map(|stack| Box::new(Dir::new(stack))),
         }
     }
@@ -159,13 +151,18 @@ impl Node {
 
     /// Whether the object is (or was, before it was removed) in upper.
     pub fn in_upper(&self) -> bool {
-        self.in_upper.load(Ordering::Acquire)
+        self.layer().is_upper()
     }
 
-    /// Notes that the object is in upper now; `place` is the guard's content.
-    pub fn move_to_upper(&self, place: &mut Place) {
-        *place = Place::Upper;
-        self.in_upper.store(true, Ordering::Release);
+    /// The layer the object is in (or was, before it was removed).
+    pub fn layer(&self) -> LayerId {
+        LayerId(self.layer.load(Ordering::Acquire))
+    }
+
+    /// Notes that the object is in upper now, under its name; `place` is the guard's content.
+    pub fn move_to_upper(&self, place: &mut Option<Box<Gone>>) {
+        *place = None;
+        self.layer.store(LayerId::UPPER.0, Ordering::Release);
     }
 
     /// The directory part.
@@ -188,22 +185,27 @@ impl Node {
 
     /// One more lookup; `false` when the node is dead.
     pub fn grab(&self) -> bool {
-        let mut links = self.links.lock();
-        if !links.dead {
-            links.lookups = links.lookups.saturating_add(1);
+        let _links = self.links.lock();
+        let lookups = self.lookups.load(Ordering::Relaxed);
+        if lookups < IMMORTAL {
+            self.lookups.store(lookups + 1, Ordering::Relaxed);
         }
-        !links.dead
+        lookups != DEAD
     }
 
     /// `n` lookups fewer. When none is left the node is dead, and the result
     /// holds the names to be taken out of the parents.
     pub fn forget(&self, n: u64) -> Option<Vec<Link>> {
         let mut links = self.links.lock();
-        links.lookups = links.lookups.saturating_sub(n);
-        if links.lookups > 0 || links.dead || self.id == ROOT_ID {
+        let lookups = self.lookups.load(Ordering::Relaxed);
+        if lookups >= IMMORTAL || self.id == ROOT_ID {
             return None;
         }
-        links.dead = true;
+        let left = u64::from(lookups).saturating_sub(n) as u32;
+        self.lookups.store(if left == 0 { DEAD } else { left }, Ordering::Relaxed);
+        if left > 0 {
+            return None;
+        }
         let more = links.more.take().map(|m| m.links).unwrap_or_default();
         Some(links.first.take().into_iter().chain(more).collect())
     }
@@ -275,7 +277,6 @@ impl Dir {
             lock: RwLock::new(()),
             stack: stack.into_boxed_slice(),
             listing: RwLock::new(None),
-            listing_used: AtomicU64::new(0),
             misses: AtomicU32::new(0),
             impure: AtomicBool::new(false),
             children: Mutex::new(HashTable::new()),
@@ -425,4 +426,14 @@ impl NodeTable {
 /// Ids are consecutive: one multiplication spreads them well enough.
 fn hash_id(id: u64) -> u64 {
     id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_small() {
+        assert!(size_of::<Node>() <= 88, "{} bytes", size_of::<Node>());
+    }
 }

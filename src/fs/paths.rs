@@ -3,7 +3,7 @@
 //!
 //! The one choke point: every call on an object of a layer gets its [`At`] here.
 
-use super::node::{Link, Node, Place};
+use super::node::{Gone, Link, Node};
 use super::{Fs, ROOT_ID};
 use crate::sys::{self, At, Errno, Result};
 use crate::union::LayerId;
@@ -180,17 +180,14 @@ impl Fs {
     pub(super) fn at_place<T>(
         &self,
         node: &Node,
-        place: &Place,
+        place: &Option<Box<Gone>>,
         f: impl FnOnce(At<'_>, LayerId) -> Result<T>,
     ) -> Result<T> {
-        let layer = match place {
-            Place::Gone(gone) => {
-                let fd = gone.fd.as_ref().ok_or(Errno::STALE)?;
-                return f(At::fd(fd.as_fd()), LayerId::UPPER);
-            }
-            Place::Upper => LayerId::UPPER,
-            Place::Lower(layer) => *layer,
-        };
+        if let Some(gone) = place {
+            let fd = gone.fd.as_ref().ok_or(Errno::STALE)?;
+            return f(At::fd(fd.as_fd()), LayerId::UPPER);
+        }
+        let layer = node.layer();
         match node.link() {
             Some(Link { parent, name }) => {
                 let dir = self.dir_fd(&parent, layer)?;

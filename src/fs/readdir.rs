@@ -10,12 +10,9 @@ use crate::layer::facts;
 use crate::sys::{self, At, Errno, Kind, Result, list};
 use crate::union::LayerId;
 use crate::union::listing::{LayerEntry, Listing};
-use lru::LruCache;
-use parking_lot::Mutex;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 /// Names looked up in a directory of many layers before it gets its index.
 const MISSES_BEFORE_INDEX: u32 = 8;
@@ -23,10 +20,6 @@ const MISSES_BEFORE_INDEX: u32 = 8;
 const LAYERS_FOR_INDEX: usize = 4;
 /// Names fetched from a listing at once.
 const BATCH: usize = 128;
-/// A listing used this recently may still be read on from an offset.
-const RECENT: Duration = Duration::from_secs(10);
-/// How far recent listings may exceed the budget.
-const OVERDRAFT: usize = 4;
 
 /// One entry of a listing.
 #[derive(Debug)]
@@ -59,56 +52,6 @@ struct Fetched {
     offset: u64,
 }
 
-/// Bounds the memory of all listings: the least recently used go first.
-#[derive(Debug)]
-pub struct Budget {
-    limit: usize,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    listings: LruCache<u64, (Weak<Node>, usize, Instant)>,
-    bytes: usize,
-}
-
-impl Budget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, kept: Mutex::new(Kept { listings: LruCache::unbounded(), bytes: 0 }) }
-    }
-
-    /// Notes that the listing of `node` takes `bytes` and was used now; the
-    /// directories whose listings have to go.
-    fn touch(&self, node: &Arc<Node>, bytes: usize) -> Vec<Arc<Node>> {
-        let mut kept = self.kept.lock();
-        let now = Instant::now();
-        if let Some((_, old, _)) = kept.listings.put(node.id, (Arc::downgrade(node), bytes, now)) {
-            kept.bytes -= old;
-        }
-        kept.bytes += bytes;
-        let mut evicted = Vec::new();
-        while kept.bytes > self.limit && kept.listings.len() > 1 {
-            let recent = kept.listings.peek_lru().is_some_and(|(_, (_, _, at))| now - *at < RECENT);
-            if recent && kept.bytes < self.limit * OVERDRAFT {
-                break;
-            }
-            let Some((_, (node, bytes, _))) = kept.listings.pop_lru() else { break };
-            kept.bytes -= bytes;
-            evicted.extend(node.upgrade());
-        }
-        evicted
-    }
-
-    /// Notes that the listing of the node `id` is gone.
-    pub(super) fn forget(&self, id: u64) {
-        let mut kept = self.kept.lock();
-        if let Some((_, bytes, _)) = kept.listings.pop(&id) {
-            kept.bytes -= bytes;
-        }
-    }
-}
-
 impl Fs {
     /// Lists the directory `id` from behind `offset` into `sink` until that is
     /// full; with `plus` every entry is looked up as well.
@@ -126,7 +69,10 @@ impl Fs {
         }
         loop {
             let batch = fetch(&node, offset)?;
-            let Some(last) = batch.last() else { return Ok(()) };
+            let Some(last) = batch.last() else {
+                self.listings.finished(node.id);
+                return Ok(());
+            };
             offset = last.offset;
             for item in &batch {
                 if !sink.fits(item.name.len()) {
@@ -211,7 +157,7 @@ impl Fs {
 
     /// Counts the use of a listing, and drops others if memory runs out.
     fn listing_used(&self, node: &Arc<Node>, bytes: usize) {
-        for other in self.listings.touch(node, bytes) {
+        for other in self.listings.used(node, bytes) {
             if let Ok(dir) = other.dir()
                 && let Some(mut slot) = dir.listing.try_write()
             {

@@ -1,7 +1,7 @@
 //! Removing names: UNLINK and RMDIR.
 
 use super::Fs;
-use super::node::{Gone, Node, Place};
+use super::node::{Gone, Node};
 use crate::sys::{At, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use rustix::fs::AtFlags;
@@ -107,7 +107,7 @@ impl Fs {
     pub(super) fn keep(
         &self,
         node: &Node,
-        place: &Place,
+        place: &Option<Box<Gone>>,
         stat: Stat,
     ) -> Result<Option<Arc<OwnedFd>>> {
         self.at_place(node, place, |at, _| Ok(self.descriptor_to_keep(node, at, stat.nlink)))
@@ -119,7 +119,7 @@ impl Fs {
         parent: &Node,
         name: &[u8],
         node: &Arc<Node>,
-        place: &mut Place,
+        place: &mut Option<Box<Gone>>,
         mut stat: Stat,
         kept: Option<Arc<OwnedFd>>,
     ) {
@@ -133,6 +133,6 @@ impl Fs {
         if node.kind == Kind::Dir {
             self.dirs.remove((node.id, LayerId::UPPER));
         }
-        *place = Place::Gone(Box::new(Gone { stat, fd: kept }));
+        *place = Some(Box::new(Gone { stat, fd: kept }));
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Fs;
 use super::lookup::Child;
-use super::node::{Link, Node, Place};
+use super::node::{Gone, Link, Node};
 use crate::format::OverlayName;
 use crate::layer::{Upper, facts};
 use crate::sys::{self, At, Errno, Kind, Result};
@@ -15,6 +15,9 @@ use parking_lot::{MutexGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, RenameFlags};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+
+/// Proof that a node is not used by name meanwhile.
+type PlaceGuard<'a> = RwLockWriteGuard<'a, Option<Box<Gone>>>;
 
 /// A name in a directory.
 #[derive(Clone, Copy)]
@@ -189,7 +192,13 @@ impl Fs {
     }
 
     /// Gives `node` its new name; its place is locked.
-    fn change_name(&self, node: &Arc<Node>, _place: &mut Place, old: Spot<'_>, new: Spot<'_>) {
+    fn change_name(
+        &self,
+        node: &Arc<Node>,
+        _place: &mut PlaceGuard<'_>,
+        old: Spot<'_>,
+        new: Spot<'_>,
+    ) {
         self.names.unlink(node, old.parent, old.name);
         let link = Link { parent: Arc::clone(new.parent), name: new.name.into() };
         self.names.link(node, link);
@@ -289,7 +298,7 @@ fn check_target(moved: &Node, target: &Side<'_>, flags: RenameFlags) -> Result<(
 fn lock_places<'a>(
     a: &'a Arc<Node>,
     b: Option<&'a Arc<Node>>,
-) -> (RwLockWriteGuard<'a, Place>, Option<RwLockWriteGuard<'a, Place>>) {
+) -> (PlaceGuard<'a>, Option<PlaceGuard<'a>>) {
     match b {
         Some(b) if b.id < a.id => {
             let b = b.place.write();

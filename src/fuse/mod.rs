@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::{Failure, MountError};
 use crate::fs::Fs;
 use crate::layer;
-use crate::sys::data;
+use crate::sys::{self, data};
 use adapter::Adapter;
 use channel::Channel;
 use fuser::{Session, SessionACL};
@@ -35,6 +35,7 @@ use std::sync::{Arc, OnceLock};
 /// # Errors
 /// A [`MountError`] with the reason and the remedy.
 pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
+    sys::memory::tune();
     raise_descriptor_limit();
     mount::check_mountpoint(&config.mountpoint)?;
     let layers = layer::open::open(config)?;

@@ -14,6 +14,7 @@ pub mod data;
 pub mod handle;
 pub mod identity;
 pub mod list;
+pub mod memory;
 pub mod mounts;
 pub mod node;
 pub mod process;
