@@ -12,6 +12,7 @@ use crate::format::{Namespace, OverlayName};
 use crate::sys::{self, At, Errno, handle, identity, xattr};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 type Result<T> = std::result::Result<T, MountError>;
@@ -51,8 +52,7 @@ struct Opened<'a> {
 /// Opens and checks the layers of `config`.
 ///
 /// # Errors
-/// A [`MountError`] that names the layer; nothing is changed then, except that
-/// an empty default work directory may have been made.
+/// A [`MountError`] that names the layer; nothing is changed then.
 pub fn open(config: &Config) -> Result<Layers> {
     check_numbers(config)?;
     let namespace = match config.userxattr || !identity::is_initial_admin() {
@@ -68,13 +68,29 @@ pub fn open(config: &Config) -> Result<Layers> {
         Some(upper) => Some(open_dir(&upper.dir, "upper layer", Failure::Layer)?),
         None => None,
     };
+    check_overlaps(&lowers, upper.as_ref(), None)?;
     let work_path = config.upper.as_ref().map(work_path).transpose()?;
-    let work = match (&upper, &work_path, &config.upper) {
+    let (work, made) = match (&upper, &work_path, &config.upper) {
         (Some(upper), Some(path), Some(given)) => {
-            Some(open_work(path, given.work.is_none(), upper)?)
+            let made = given.work.is_none() && make_work(path, upper)?;
+            (Some(open_work(path, upper)?), made)
         }
-        _ => None,
+        _ => (None, false),
     };
+    let layers = open_checked(config, namespace, lowers, upper, work);
+    if let (Err(_), true, Some(path)) = (&layers, made, &work_path) {
+        remove_made(path);
+    }
+    layers
+}
+
+fn open_checked(
+    config: &Config,
+    namespace: Namespace,
+    lowers: Vec<Opened<'_>>,
+    upper: Option<Opened<'_>>,
+    work: Option<Opened<'_>>,
+) -> Result<Layers> {
     check_overlaps(&lowers, upper.as_ref(), work.as_ref())?;
     let mut file_systems = Vec::new();
     match &upper {
@@ -143,19 +159,34 @@ fn work_path(upper: &crate::config::Upper) -> Result<PathBuf> {
     Ok(parent.join(hidden))
 }
 
-fn open_work<'a>(path: &'a Path, make: bool, upper: &Opened<'_>) -> Result<Opened<'a>> {
-    let (shown, upper_shown) = (path.display(), upper.path.display());
-    if make {
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => {
-                let what = format!(
-                    "cannot make the work directory {shown}: {e}; give one on the file system of {upper_shown} with --work"
-                );
-                return Err(MountError::new(Failure::Work, what));
-            }
+/// Makes the default work directory; whether it was missing.
+fn make_work(path: &Path, upper: &Opened<'_>) -> Result<bool> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(e) => {
+            let (shown, upper) = (path.display(), upper.path.display());
+            let what = format!(
+                "cannot make the work directory {shown}: {e}; give one on the file system of {upper} with --work"
+            );
+            Err(MountError::new(Failure::Work, what))
         }
     }
+}
+
+/// Takes a work directory away that was made for a mount that failed.
+fn remove_made(path: &Path) {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let removed = rustix::fs::open(parent, flags, Mode::empty())
+        .and_then(|dir| remove_tree(dir.as_fd(), name.as_bytes()));
+    if let Err(e) = removed {
+        log::warn!("the new work directory {} is left behind: {e}", path.display());
+    }
+}
+
+fn open_work<'a>(path: &'a Path, upper: &Opened<'_>) -> Result<Opened<'a>> {
+    let (shown, upper_shown) = (path.display(), upper.path.display());
     let work = open_dir(path, "work directory", Failure::Work)?;
     if work.dev != upper.dev || work.mnt_id != upper.mnt_id {
         let what = format!(
