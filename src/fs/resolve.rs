@@ -2,7 +2,7 @@
 //! and lets [`union::lookup`](crate::union::lookup) decide.
 
 use super::Fs;
-use super::node::{LowerDir, Node};
+use super::node::{Dir, LowerDir, Node};
 use crate::format::{Namespace, Redirect};
 use crate::layer::facts::{self, Found, Reading};
 use crate::sys::{At, Errno, Kind, Result, Stat};
@@ -27,7 +27,12 @@ pub struct Resolved {
 /// Where the layers below the present one are asked.
 enum Base<'a> {
     /// In the directories merged in the parent, under this name.
-    Parent(&'a [LowerDir], Vec<u8>),
+    Parent {
+        slots: &'a [LowerDir],
+        /// The layers that are known to list the name; `None`: any may.
+        only: Option<Vec<u16>>,
+        name: Vec<u8>,
+    },
     /// Under this path from their roots.
     Root(Vec<u8>),
 }
@@ -53,54 +58,48 @@ impl Fs {
             return Err(Errno::NAMETOOLONG);
         }
         let dir = parent.dir()?;
-        let listing = dir.listing.read();
-        let (mut ask_upper, mut slots) = (parent.in_upper(), dir.stack.to_vec());
-        if let Some(listing) = &*listing {
+        let (mut ask_upper, mut only) = (parent.in_upper(), None);
+        if let Some(listing) = &*dir.listing.read() {
             let Some(known) = listing.get(name).filter(|k| k.visible) else { return Ok(None) };
-            let top = [known.top.0];
-            let layers = known.stack.unwrap_or(&top);
+            let layers = known.stack.map_or_else(|| vec![known.top.0], <[u16]>::to_vec);
             ask_upper &= layers.contains(&LayerId::UPPER.0);
-            // A redirect continues in layers that do not list the name.
-            if !known.top.is_upper() || !self.follow_redirects {
-                slots.retain(|slot| layers.contains(&slot.layer.0));
-            }
+            only = Some(layers);
         }
-        drop(listing);
-        self.resolve_in(parent, name, ask_upper, &slots)
+        let base = Base::Parent { slots: &dir.stack, only, name: name.to_vec() };
+        self.resolve_in(parent, name, ask_upper, base)
     }
 
-    fn resolve_in(
+    fn resolve_in<'a>(
         &self,
-        parent: &Node,
+        parent: &'a Node,
         name: &[u8],
         ask_upper: bool,
-        slots: &[LowerDir],
+        mut base: Base<'a>,
     ) -> Result<Option<Resolved>> {
         let mut lookup = Lookup::new(self.follow_redirects);
         let mut result = None;
         let mut then = Then::Next;
         if ask_upper {
-            let found = self.gather_upper(parent, name, !slots.is_empty())?;
+            let found = self.gather_upper(parent, name, self.more_below(&base, 1))?;
             then = take(&mut lookup, &mut result, LayerId::UPPER, found, || Arc::from(&b""[..]))?;
         }
-        let mut base = Base::Parent(slots, name.to_vec());
         let mut next_layer = 1;
         while then != Then::Stop {
             if let Then::Redirected(redirect) = then {
-                base = redirected(base, redirect);
+                base = redirected(parent.dir()?, base, redirect);
             }
-            let Some((layer, path)) = next_slot(&base, next_layer, self.layers.lowers.len()) else {
+            let Some(layer) = next_layer_of(&base, next_layer, self.layers.lowers.len()) else {
                 break;
             };
             next_layer = layer.0 + 1;
             let more_below = self.more_below(&base, next_layer);
             let (found, stopped) = match &base {
-                Base::Parent(_, name) => {
+                Base::Parent { name, .. } => {
                     (self.gather_lower(parent, layer, name, more_below)?, false)
                 }
                 Base::Root(path) => self.gather_path(layer, path, more_below)?,
             };
-            then = take(&mut lookup, &mut result, layer, found, || path)?;
+            then = take(&mut lookup, &mut result, layer, found, || path_in(&base, layer))?;
             if stopped {
                 then = Then::Stop;
             }
@@ -161,8 +160,8 @@ impl Fs {
     /// are followed any lower layer may.
     fn more_below(&self, base: &Base<'_>, next_layer: u16) -> bool {
         match base {
-            Base::Parent(slots, _) if !self.follow_redirects => {
-                slots.iter().any(|s| s.layer.0 >= next_layer)
+            Base::Parent { .. } if !self.follow_redirects => {
+                next_layer_of(base, next_layer, 0).is_some()
             }
             _ => usize::from(next_layer) <= self.layers.lowers.len(),
         }
@@ -228,25 +227,37 @@ fn take(
     Ok(step.then)
 }
 
-/// The next layer at or after `from` that is asked, and the path it is asked for.
-fn next_slot(base: &Base<'_>, from: u16, lowers: usize) -> Option<(LayerId, Arc<[u8]>)> {
+/// The next layer at or after `from` that is asked.
+fn next_layer_of(base: &Base<'_>, from: u16, lowers: usize) -> Option<LayerId> {
     match base {
-        Base::Parent(slots, name) => {
-            let slot = slots.iter().find(|s| s.layer.0 >= from)?;
-            Some((slot.layer, Fs::join(&slot.path, name).into()))
+        Base::Parent { only: Some(layers), .. } => {
+            layers.iter().find(|&&layer| layer >= from).map(|&layer| LayerId(layer))
         }
-        Base::Root(path) if usize::from(from) <= lowers => {
-            Some((LayerId(from), path.as_slice().into()))
+        Base::Parent { slots, .. } => {
+            slots.get(slots.partition_point(|slot| slot.layer.0 < from)).map(|slot| slot.layer)
         }
-        Base::Root(_) => None,
+        Base::Root(_) => (usize::from(from) <= lowers).then_some(LayerId(from)),
+    }
+}
+
+/// The path that is asked for in `layer`.
+fn path_in(base: &Base<'_>, layer: LayerId) -> Arc<[u8]> {
+    match base {
+        Base::Parent { slots, name, .. } => {
+            let slot = slots.iter().find(|slot| slot.layer == layer);
+            Fs::join(slot.map_or(&b""[..], |slot| &slot.path), name).into()
+        }
+        Base::Root(path) => path.as_slice().into(),
     }
 }
 
 /// Where the layers below a redirect are asked.
-fn redirected<'a>(base: Base<'a>, redirect: Redirect) -> Base<'a> {
+fn redirected<'a>(parent: &'a Dir, base: Base<'a>, redirect: Redirect) -> Base<'a> {
     match (redirect, base) {
         (Redirect::Absolute(path), _) => Base::Root(path),
-        (Redirect::Sibling(name), Base::Parent(slots, _)) => Base::Parent(slots, name),
+        (Redirect::Sibling(name), Base::Parent { .. }) => {
+            Base::Parent { slots: &parent.stack, only: None, name }
+        }
         (Redirect::Sibling(name), Base::Root(path)) => {
             let parent = path.iter().rposition(|&b| b == b'/').map_or(&b""[..], |i| &path[..i]);
             Base::Root(Fs::join(parent, &name))
