@@ -1,7 +1,8 @@
 //! Attributes: GETATTR, SETATTR, READLINK, STATFS.
 
-use super::Fs;
+use super::file::with_rights_of;
 use super::node::Node;
+use super::{Caller, Fs};
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Kind, Result, Stat};
 use rustix::fs::OFlags;
@@ -58,11 +59,11 @@ impl Fs {
     /// # Errors
     /// `EROFS`, those of copy-up, and those of chmod(2), chown(2), truncate(2)
     /// and utimensat(2).
-    pub fn setattr(&self, id: u64, changes: Changes) -> Result<Stat> {
+    pub fn setattr(&self, id: u64, changes: Changes, caller: Caller) -> Result<Stat> {
         let node = self.nodes.get(id)?;
         self.copy_up(&node, changes.size.unwrap_or(u64::MAX))?;
         if let Some(size) = changes.size {
-            self.truncate(&node, size, changes.handle)?;
+            self.truncate(&node, size, changes.handle, caller)?;
         }
         self.on(&node, |at, _| {
             if changes.uid.is_some() || changes.gid.is_some() {
@@ -79,16 +80,22 @@ impl Fs {
         self.node_attr(&node)
     }
 
-    fn truncate(&self, node: &Arc<Node>, size: u64, handle: Option<u64>) -> Result<()> {
+    fn truncate(
+        &self,
+        node: &Arc<Node>,
+        size: u64,
+        handle: Option<u64>,
+        caller: Caller,
+    ) -> Result<()> {
         if let Some(file) = handle.and_then(|h| self.open_files.get(&h).map(|f| Arc::clone(&f)))
             && file.writable()
         {
-            return rustix::fs::ftruncate(&self.backing(&file)?, size);
+            let fd = self.backing(&file)?;
+            return with_rights_of(caller, || rustix::fs::ftruncate(&fd, size));
         }
-        self.on(node, |at, _| {
-            let fd = self.with_descriptors(|| sys::node::open(at, OFlags::WRONLY))?;
-            rustix::fs::ftruncate(fd, size)
-        })
+        let fd =
+            self.on(node, |at, _| self.with_descriptors(|| sys::node::open(at, OFlags::WRONLY)))?;
+        with_rights_of(caller, || rustix::fs::ftruncate(&fd, size))
     }
 
     /// The target of the symbolic link `id`.

@@ -65,21 +65,14 @@ impl Fs {
         Ok(self.add_file(node, access, backing))
     }
 
-    /// Empties a file that is opened with `O_TRUNC`, as the caller: the file
-    /// system below then clears set-id bits as it would for the caller's own call.
+    /// Empties a file that is opened with `O_TRUNC`.
     fn cut(&self, fd: &OwnedFd, access: OFlags, node: &Node, caller: Caller) -> Result<()> {
-        let cut = |fd: &OwnedFd| match identity::may_chown() {
-            true => identity::as_user(caller.uid, caller.gid, Privilege::Caller, || {
-                rustix::fs::ftruncate(fd, 0)
-            }),
-            false => rustix::fs::ftruncate(fd, 0),
-        };
         if access != OFlags::RDONLY {
-            return cut(fd);
+            return with_rights_of(caller, || rustix::fs::ftruncate(fd, 0));
         }
         // O_RDONLY | O_TRUNC: Linux truncates all the same.
         let writable = self.on(node, |at, _| sys::node::open(at, OFlags::WRONLY))?;
-        cut(&writable)
+        with_rights_of(caller, || rustix::fs::ftruncate(&writable, 0))
     }
 
     /// Adds a file that was just created and opened as `fd`; its handle.
@@ -167,22 +160,28 @@ impl Fs {
     }
 
     /// Writes `bytes` at `offset`; the bytes written, fewer when the rest failed.
+    /// With `unprivileged`, a write by this caller clears set-id bits.
     ///
     /// # Errors
     /// Those of pwrite(2), when nothing was written.
-    pub fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<usize> {
-        let fd = self.backing(&*self.file(handle)?)?;
-        let mut done = 0;
-        while done < bytes.len() {
-            let at = offset + done as u64;
-            match data::retry(|| rustix::io::pwrite(&fd, &bytes[done..], at)) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if done == 0 => return Err(e),
-                Err(_) => break,
+    pub fn write(
+        &self,
+        handle: u64,
+        offset: u64,
+        bytes: &[u8],
+        unprivileged: Option<Caller>,
+    ) -> Result<usize> {
+        let file = self.file(handle)?;
+        let fd = self.backing(&file)?;
+        match unprivileged {
+            Some(caller) if has_set_id(&fd)? => {
+                let done = with_rights_of(caller, || write_some(&fd, offset, bytes));
+                // The kernel leaves the bits to us, and must learn that they are gone.
+                self.attributes_changed(&file.node);
+                done
             }
+            _ => write_some(&fd, offset, bytes),
         }
-        Ok(done)
     }
 
     /// Closes the file.
@@ -283,4 +282,31 @@ impl Fs {
         let open = || rustix::fs::openat(at.dir, at.name, flags, rustix::fs::Mode::empty());
         self.with_descriptors(open).ok().map(Arc::new)
     }
+}
+
+/// Runs `f` with the rights of `caller` and no others, so that the file system
+/// below clears set-id bits where it would for the caller's own call.
+pub(super) fn with_rights_of<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    match identity::may_chown() {
+        true => identity::as_user(caller.uid, caller.gid, Privilege::Caller, f),
+        false => f(),
+    }
+}
+
+fn has_set_id(fd: &OwnedFd) -> Result<bool> {
+    let mode = rustix::fs::fstat(fd)?.st_mode;
+    Ok(mode & (libc::S_ISUID | libc::S_ISGID) != 0)
+}
+
+fn write_some(fd: &OwnedFd, offset: u64, bytes: &[u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match data::retry(|| rustix::io::pwrite(fd, &bytes[done..], offset + done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
 }

@@ -30,7 +30,7 @@ use std::time::SystemTime;
 const MAX_IO: u32 = 1 << 20;
 
 /// What is asked of the kernel; each is used where it is offered.
-const WANTED: [InitFlags; 7] = [
+const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
@@ -38,6 +38,8 @@ const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    // Else every write(2) asks for security.capability first.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
 thread_local! {
@@ -182,7 +184,7 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime, handle) = (set_time(atime), set_time(mtime), fh.map(|fh| fh.0));
         let changes = Changes { mode, uid, gid, size, atime, mtime, handle };
-        self.run(|fs| self.send_attr(req, fs.setattr(ino.0, changes), reply));
+        self.run(|fs| self.send_attr(req, fs.setattr(ino.0, changes, caller(req)), reply));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -300,17 +302,19 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.run(|fs| match fs.write(fh.0, offset, data) {
+        let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let unprivileged = kills.then(|| caller(req));
+        self.run(|fs| match fs.write(fh.0, offset, data, unprivileged) {
             Ok(n) => reply.written(n as u32),
             Err(e) => reply.error(errno(e)),
         });

@@ -11,6 +11,7 @@ use super::{Errno, Result};
 use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 thread_local! {
     /// Whether this thread has a umask of its own already.
@@ -105,9 +106,10 @@ pub fn own_umask() -> Result<()> {
     Ok(())
 }
 
-/// The effective ids, which the file system ids follow.
+/// The effective ids, which the file system ids follow; the daemon never changes them.
 fn own_ids() -> (u32, u32) {
-    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+    static IDS: OnceLock<(u32, u32)> = OnceLock::new();
+    *IDS.get_or_init(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
 }
 
 /// Whether this process has `CAP_SYS_ADMIN` in the initial user namespace, so
@@ -119,10 +121,11 @@ pub fn is_initial_admin() -> bool {
     initial && has_capability(CapabilitySet::SYS_ADMIN)
 }
 
-/// Whether this process has `CAP_CHOWN` in its user namespace: it then may
-/// give files away and act for other users.
+/// Whether this process had `CAP_CHOWN` in its user namespace when it was first
+/// asked: it then may give files away and act for other users.
 pub fn may_chown() -> bool {
-    has_capability(CapabilitySet::CHOWN)
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| has_capability(CapabilitySet::CHOWN))
 }
 
 fn has_capability(cap: CapabilitySet) -> bool {
