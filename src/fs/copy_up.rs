@@ -19,19 +19,19 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// The copy, before it has its place.
-enum Copy<'a> {
-    /// An unnamed file.
-    Unnamed(OwnedFd),
-    /// An object in the work directory.
-    Named(Temp<'a>),
+/// The copy, before it has its place: a regular file has a descriptor, all but
+/// an unnamed file a name in the work directory.
+struct Copy<'a> {
+    file: Option<OwnedFd>,
+    temp: Option<Temp<'a>>,
 }
 
 impl Copy<'_> {
-    fn at(&self) -> At<'_> {
-        match self {
-            Self::Unnamed(fd) => At::fd(fd.as_fd()),
-            Self::Named(temp) => temp.at(),
+    fn at(&self) -> Result<At<'_>> {
+        match (&self.file, &self.temp) {
+            (Some(fd), _) => Ok(At::fd(fd.as_fd())),
+            (None, Some(temp)) => Ok(temp.at()),
+            (None, None) => Err(Errno::IO),
         }
     }
 }
@@ -85,77 +85,85 @@ impl Fs {
     fn copy_and_install(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
         let upper = self.upper()?;
         let link = node.link().ok_or(Errno::EXIST)?;
-        let (copy, source) = self.on(node, |at, layer| {
+        let (source, data) = self.on(node, |at, layer| {
             let stat = sys::stat::stat(at)?;
             if self.overflow.covers(stat.uid, stat.gid) {
                 return Err(Errno::OVERFLOW);
             }
-            let source = Source { layer, link, stat };
-            Ok((self.build(upper, at, &source, keep)?, source))
+            let data = (stat.kind() == Kind::File).then(|| self.open_lower(at)).transpose()?;
+            Ok((Source { layer, link, stat }, data))
         })?;
+        let copy = match &data {
+            // Nobody waits for the node while its data is copied.
+            Some(data) => {
+                let copy = self.copy_file(upper, data, &source.stat, keep)?;
+                self.complete(upper, At::fd(data.as_fd()), copy, &source)?
+            }
+            None => self.on(node, |at, _| {
+                let copy = self.copy_other(upper, at, &source.stat)?;
+                self.complete(upper, at, copy, &source)
+            })?,
+        };
+        self.sync_copy(&copy, &source.stat, keep)?;
         self.install(node, copy, &source)
     }
 
-    /// Builds the copy of the object at `from`, complete but for its place.
-    fn build<'a>(
+    /// A copy of the data of the regular file `data`.
+    fn copy_file<'a>(
         &self,
         upper: &'a Upper,
-        from: At<'_>,
-        source: &Source,
-        keep: u64,
-    ) -> Result<Copy<'a>> {
-        let stat = &source.stat;
-        let copy = match stat.kind() {
-            Kind::File => self.build_file(upper, from, stat, keep)?,
-            kind => {
-                let temp = upper.work.temp();
-                let to = temp.at();
-                match kind {
-                    Kind::Dir => {
-                        rustix::fs::mkdirat(to.dir, to.name, Mode::from_raw_mode(0o700))?;
-                    }
-                    Kind::Symlink => {
-                        let target = sys::node::read_link(from)?;
-                        rustix::fs::symlinkat(target, to.dir, to.name)?;
-                    }
-                    _ => sys::node::make_node(to, kind.mode_bits() | 0o600, stat.rdev)?,
-                }
-                Copy::Named(temp)
-            }
-        };
-        self.copy_attributes(upper, from, copy.at(), stat)?;
-        if has_lasting_origin(stat) {
-            let value = self.origin_value(source.layer, from);
-            set_optional(upper, copy.at(), stat.kind(), &value)?;
-        }
-        sys::node::set_times(copy.at(), SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
-        self.sync_copy(&copy, stat, keep)?;
-        Ok(copy)
-    }
-
-    fn build_file<'a>(
-        &self,
-        upper: &'a Upper,
-        from: At<'_>,
+        data: &OwnedFd,
         stat: &Stat,
         keep: u64,
     ) -> Result<Copy<'a>> {
-        let data = self.open_lower(from)?;
-        let (copy, to) = if upper.work.abilities.tmpfile {
-            let fd = self.with_descriptors(|| upper.work.unnamed_file())?;
-            (Copy::Unnamed(fd), None)
+        let (file, temp) = if upper.work.abilities.tmpfile {
+            (self.with_descriptors(|| upper.work.unnamed_file())?, None)
         } else {
             let temp = upper.work.temp();
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-            let to = temp.at();
-            let fd = rustix::fs::openat(to.dir, to.name, flags, Mode::from_raw_mode(0o600))?;
-            (Copy::Named(temp), Some(fd))
+            let (to, mode) = (temp.at(), Mode::from_raw_mode(0o600));
+            let open = || rustix::fs::openat(to.dir, to.name, flags, mode);
+            (self.with_descriptors(open)?, Some(temp))
         };
-        let fd = match (&copy, &to) {
-            (Copy::Unnamed(fd), _) | (_, Some(fd)) => fd,
-            (Copy::Named(_), None) => return Err(Errno::IO),
-        };
-        sys::data::copy(data.as_fd(), fd.as_fd(), stat.size.min(keep), keep >= stat.size)?;
+        let whole = keep >= stat.size;
+        sys::data::copy(data.as_fd(), file.as_fd(), stat.size.min(keep), whole)?;
+        Ok(Copy { file: Some(file), temp })
+    }
+
+    /// A bare copy of the object at `from`, which is no regular file.
+    fn copy_other<'a>(&self, upper: &'a Upper, from: At<'_>, stat: &Stat) -> Result<Copy<'a>> {
+        let temp = upper.work.temp();
+        let to = temp.at();
+        match stat.kind() {
+            Kind::Dir => rustix::fs::mkdirat(to.dir, to.name, Mode::from_raw_mode(0o700))?,
+            Kind::Symlink => {
+                rustix::fs::symlinkat(sys::node::read_link(from)?, to.dir, to.name)?;
+            }
+            kind => sys::node::make_node(to, kind.mode_bits() | 0o600, stat.rdev)?,
+        }
+        Ok(Copy { file: None, temp: Some(temp) })
+    }
+
+    /// Gives the copy the attributes of the object at `from`. The order matters:
+    /// chown(2) clears set-id bits and capabilities, and without privileges a
+    /// mode that forbids writing forbids attributes as well.
+    fn complete<'a>(
+        &self,
+        upper: &Upper,
+        from: At<'_>,
+        copy: Copy<'a>,
+        source: &Source,
+    ) -> Result<Copy<'a>> {
+        let (to, stat) = (copy.at()?, &source.stat);
+        copy_owner_and_xattrs(upper, from, to, stat)?;
+        if has_lasting_origin(stat) {
+            set_origin(upper, to, stat.kind(), &self.origin_value(source.layer, from))?;
+        }
+        if stat.kind() != Kind::Symlink {
+            let late = if needs_late_mode(stat) { 0o700 } else { 0 };
+            sys::node::chmod(to, stat.mode | late)?;
+        }
+        sys::node::set_times(to, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
         Ok(copy)
     }
 
@@ -167,84 +175,61 @@ impl Fs {
             Fsync::Auto => has_data,
             Fsync::Strict => matches!(stat.kind(), Kind::File | Kind::Dir),
         };
-        match copy {
+        match &copy.file {
             _ if !wanted => Ok(()),
-            Copy::Unnamed(fd) => rustix::fs::fsync(fd),
-            Copy::Named(temp) => rustix::fs::fsync(sys::node::open(temp.at(), OFlags::RDONLY)?),
-        }
-    }
-
-    /// Copies owner, extended attributes and mode. In this order: chown(2)
-    /// clears set-id bits and capabilities.
-    pub(super) fn copy_attributes(
-        &self,
-        upper: &Upper,
-        from: At<'_>,
-        to: At<'_>,
-        stat: &Stat,
-    ) -> Result<()> {
-        let own = sys::stat::stat(to)?;
-        if (own.uid, own.gid) != (stat.uid, stat.gid) {
-            sys::node::chown(to, Some(stat.uid), Some(stat.gid))?;
-        }
-        copy_xattrs(upper.namespace, from, to)?;
-        if stat.kind() != Kind::Symlink {
-            sys::node::chmod(to, self.mode_in_work(stat))?;
-        }
-        Ok(())
-    }
-
-    /// The mode a copy has until it is installed: without privileges, a
-    /// directory must be writable to be moved.
-    fn mode_in_work(&self, stat: &Stat) -> u32 {
-        match needs_late_mode(stat) {
-            true => stat.mode | 0o700,
-            false => stat.mode,
+            Some(file) => rustix::fs::fsync(file),
+            None => {
+                let at = copy.at()?;
+                let open = || sys::node::open(at, OFlags::RDONLY);
+                rustix::fs::fsync(self.with_descriptors(open)?)
+            }
         }
     }
 
     /// Gives the copy its place, unless the node was removed meanwhile.
     fn install(&self, node: &Arc<Node>, copy: Copy<'_>, source: &Source) -> Result<()> {
         let Link { parent, name } = &source.link;
-        let dir = parent.dir()?;
+        let (dir, stat) = (parent.dir()?, &source.stat);
         let _names = dir.lock.write();
         let mut place = node.place.write();
         if place.is_some() || !node.has_link(parent.id, name) {
             return Err(Errno::EXIST);
         }
         let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;
-        let to = At::new(parent_fd.as_fd(), name);
-        if has_lasting_origin(&source.stat) {
+        let (at, to) = (At::fd(parent_fd.as_fd()), At::new(parent_fd.as_fd(), name));
+        if has_lasting_origin(stat) {
             self.set_impure(parent)?;
         }
-        let before = sys::stat::stat(At::fd(parent_fd.as_fd()))?;
-        let upper_ino = match copy {
-            Copy::Unnamed(fd) => {
-                sys::node::link_fd(fd.as_fd(), to)?;
-                sys::stat::stat(At::fd(fd.as_fd()))?.ino
-            }
-            Copy::Named(temp) => {
-                let ino = sys::stat::stat(temp.at())?.ino;
-                temp.place(to)?;
-                ino
-            }
-        };
-        if needs_late_mode(&source.stat) {
-            sys::node::chmod(to, source.stat.mode)?;
+        let before = sys::stat::stat(at)?;
+        let upper_ino = sys::stat::stat(copy.at()?)?.ino;
+        let opened_up = OpenedUp::new(at, &before)?;
+        match (copy.temp, &copy.file) {
+            (Some(temp), _) => temp.place(to)?,
+            (None, Some(file)) => sys::node::link_fd(file.as_fd(), to)?,
+            (None, None) => return Err(Errno::IO),
         }
+        drop(opened_up);
         node.move_to_upper(&mut place);
-        drop(place);
-        if !has_lasting_origin(&source.stat) {
+        if !has_lasting_origin(stat) {
             node.set_ino(self.shown_ino(LayerId::UPPER, upper_ino));
         }
-        if let Some(listing) = &mut *dir.listing.write() {
-            listing.set_upper(name, source.stat.kind().dirent_type() as u8, true);
+        if let Some(file) = copy.file.map(Arc::new) {
+            node.opens().iter().for_each(|open| open.adopt(&file));
         }
-        let times = (SetTime::To(before.atime), SetTime::To(before.mtime));
-        sys::node::set_times(At::fd(parent_fd.as_fd()), times.0, times.1)?;
+        drop(place);
+        if let Some(listing) = &mut *dir.listing.write() {
+            listing.set_upper(name, stat.kind().dirent_type() as u8, true);
+        }
         self.attributes_changed(node);
-        self.attributes_changed(parent);
-        Ok(())
+        match has_lasting_origin(stat) {
+            true => self.attributes_changed(parent),
+            // The name now shows another inode number.
+            false => self.listing_changed(parent),
+        }
+        if needs_late_mode(stat) {
+            sys::node::chmod(to, stat.mode)?;
+        }
+        sys::node::set_times(at, SetTime::To(before.atime), SetTime::To(before.mtime))
     }
 
     /// Opens the regular file `at` of a lower layer for reading, without
@@ -263,14 +248,54 @@ fn has_lasting_origin(stat: &Stat) -> bool {
     stat.kind() == Kind::Dir || stat.nlink == 1
 }
 
-/// Whether a directory gets its final mode only in its place.
+/// Whether a directory must have more permissions than it shall while it is
+/// moved or changed.
 fn needs_late_mode(stat: &Stat) -> bool {
     stat.kind() == Kind::Dir && stat.mode & 0o300 != 0o300 && !identity::may_chown()
 }
 
+/// A directory that is made writable for a moment: without privileges the copy
+/// of what lies in a read-only directory could not be put there.
+struct OpenedUp<'a> {
+    dir: At<'a>,
+    mode: u32,
+}
+
+impl<'a> OpenedUp<'a> {
+    fn new(dir: At<'a>, stat: &Stat) -> Result<Option<Self>> {
+        if !needs_late_mode(stat) {
+            return Ok(None);
+        }
+        sys::node::chmod(dir, stat.mode | 0o700)?;
+        Ok(Some(Self { dir, mode: stat.mode }))
+    }
+}
+
+impl Drop for OpenedUp<'_> {
+    fn drop(&mut self) {
+        if let Err(e) = sys::node::chmod(self.dir, self.mode) {
+            log::error!("a directory keeps more permissions than it had: {e}");
+        }
+    }
+}
+
+/// Copies owner and extended attributes.
+pub(super) fn copy_owner_and_xattrs(
+    upper: &Upper,
+    from: At<'_>,
+    to: At<'_>,
+    stat: &Stat,
+) -> Result<()> {
+    let own = sys::stat::stat(to)?;
+    if (own.uid, own.gid) != (stat.uid, stat.gid) {
+        sys::node::chown(to, Some(stat.uid), Some(stat.gid))?;
+    }
+    copy_xattrs(upper.namespace, from, to)
+}
+
 /// Sets the origin, where the object can carry it: `user.` attributes exist on
 /// files and directories only.
-fn set_optional(upper: &Upper, at: At<'_>, kind: Kind, value: &[u8]) -> Result<()> {
+fn set_origin(upper: &Upper, at: At<'_>, kind: Kind, value: &[u8]) -> Result<()> {
     if upper.namespace == Namespace::User && !matches!(kind, Kind::File | Kind::Dir) {
         return Ok(());
     }

@@ -38,6 +38,11 @@ impl OpenFile {
         self.access != OFlags::RDONLY
     }
 
+    /// Goes over to the copy that was just put in upper, open for everything.
+    pub(super) fn adopt(&self, copy: &Arc<OwnedFd>) {
+        *self.backing.write() = Backing { fd: Some(Arc::clone(copy)), in_upper: true };
+    }
+
     /// Its descriptor, if it is open at the moment, of the object as it is now.
     pub(super) fn descriptor(&self) -> Option<Arc<OwnedFd>> {
         let backing = self.backing.read();
@@ -133,6 +138,10 @@ impl Fs {
     /// Closes the descriptors of files that can be opened again by name.
     pub(super) fn close_idle_files(&self) {
         for file in &self.open_files {
+            // Without privileges a file that may be written now may not be opened so again.
+            if file.writable() && !identity::may_chown() {
+                continue;
+            }
             let named = file.node.place.try_read().is_some_and(|gone| gone.is_none());
             if named && let Some(mut backing) = file.backing.try_write() {
                 backing.fd = None;
@@ -152,8 +161,8 @@ impl Fs {
             match n {
                 Ok(0) => break,
                 Ok(n) => done += n,
-                Err(e) if done == 0 => return Err(e),
-                Err(_) => break,
+                // A short reply would say that the file ends here.
+                Err(e) => return Err(e),
             }
         }
         Ok(done)

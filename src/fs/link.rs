@@ -31,7 +31,10 @@ impl Fs {
         let parent_fd = self.dir_fd(&parent, LayerId::UPPER)?;
         let to = At::new(parent_fd.as_fd(), name);
         let mut place = node.place.write();
-        let (stat, has_origin) = self.at_place(&node, &place, |from, _| {
+        let stat = self.at_place(&node, &place, |from, _| {
+            if !from.is_fd() && self.has_origin(from, node.kind)? {
+                self.set_impure(&parent)?;
+            }
             match link_at(from, to) {
                 Err(Errno::EXIST) if self.is_upper_whiteout(to)? => {
                     let temp = upper.work.temp();
@@ -40,20 +43,20 @@ impl Fs {
                 }
                 done => done?,
             }
-            Ok((sys::stat::stat(to)?, self.has_origin(to, node.kind)?))
+            sys::stat::stat(to)
         })?;
         if place.is_some() {
             node.move_to_upper(&mut place);
         }
         drop(place);
-        if has_origin {
-            self.set_impure(&parent)?;
-        }
         self.note_hard_link(stat.ino, &node);
         if !node.grab() {
             return Err(Errno::STALE);
         }
-        self.names.link(&node, Link { parent: Arc::clone(&parent), name: name.into() });
+        let link = Link { parent: Arc::clone(&parent), name: name.into() };
+        if self.names.link(&node, link).is_some() {
+            log::error!("a new name of node {} was known already", node.id);
+        }
         if let Some(listing) = &mut *dir.listing.write() {
             listing.set_upper(name, node.kind.dirent_type() as u8, false);
         }

@@ -4,6 +4,7 @@ use super::node::{Link, Node};
 use super::resolve::Resolved;
 use super::{Entry, Fs};
 use crate::sys::{self, Errno, Kind, Result, Stat};
+use crate::union::LayerId;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -19,7 +20,7 @@ impl Fs {
         let parent = self.nodes.get(parent)?;
         let dir = parent.dir()?;
         let _names = dir.lock.read();
-        self.index_if_busy(&parent)?;
+        self.index_if_busy(&parent);
         self.lookup_locked(&parent, name)
     }
 
@@ -59,53 +60,60 @@ impl Fs {
 
     /// Gives a resolved object a node and counts one lookup on it.
     pub(super) fn enter(&self, parent: &Arc<Node>, name: &[u8], object: Resolved) -> Result<Entry> {
-        let stat = object.stat;
+        let (stat, layer) = (object.stat, object.layer);
         let link = Link { parent: Arc::clone(parent), name: name.into() };
-        if let Some(node) = self.known_hard_link(&object) {
+        let ino = self.ino_of(parent, name, &object)?;
+        let shared = is_shared(&object);
+        let stack = (stat.kind() == Kind::Dir).then_some(object.stack);
+        let made = || {
+            let id = self.nodes.next_id();
+            let node = Arc::new(Node::new(id, stat.kind(), ino, layer, Some(link.clone()), stack));
+            self.nodes.insert(Arc::clone(&node));
+            node
+        };
+        let node = match shared {
+            true => self.hard_link_node(stat.ino, made),
+            false => made(),
+        };
+        self.revive(&node);
+        if let Some(existing) = self.names.link(&node, link) {
+            self.forget(node.id, 1);
+            return self.entry(existing);
+        }
+        if node.is_merged() && self.fix_origin(parent, &node) {
+            self.attributes_changed(parent);
+            return self.entry(node);
+        }
+        Ok(Entry { id: node.id, attr: self.shown(&node, stat) })
+    }
+
+    /// The node of the upper file `ino`, which has several names: the one that
+    /// is known under another of them, with one more lookup, or else `made`.
+    /// The lock makes sure that there is only one.
+    fn hard_link_node(&self, ino: u64, made: impl FnOnce() -> Arc<Node>) -> Arc<Node> {
+        let mut links = self.hard_links.lock();
+        let known = links.get(&ino).and_then(Weak::upgrade);
+        let known = known.filter(|node| !node.is_removed() && node.grab());
+        known.unwrap_or_else(|| {
+            let node = made();
+            insert_weak(&mut links, ino, &node);
+            node
+        })
+    }
+
+    /// A file that lost its last known name has one again.
+    fn revive(&self, node: &Node) {
+        if node.kind != Kind::Dir && node.link().is_none() {
             let mut place = node.place.write();
             if place.is_some() {
                 node.move_to_upper(&mut place);
             }
-            self.names.link(&node, link);
-            drop(place);
-            return Ok(Entry { id: node.id, attr: self.shown(&node, stat) });
         }
-        let ino = self.ino_of(parent, name, &object)?;
-        let shared = is_shared(&object);
-        let stack = (stat.kind() == Kind::Dir).then_some(object.stack);
-        let id = self.nodes.next_id();
-        let node = Arc::new(Node::new(id, stat.kind(), ino, object.layer, Some(link), stack));
-        self.nodes.insert(Arc::clone(&node));
-        if let Some(existing) = self.names.enter_new(&node) {
-            self.nodes.remove(id);
-            return self.entry(existing);
-        }
-        if shared {
-            self.note_hard_link(stat.ino, &node);
-        }
-        if node.is_merged() {
-            self.fix_origin(parent, &node);
-        }
-        Ok(Entry { id, attr: self.shown(&node, stat) })
-    }
-
-    /// The node of an upper file with several links, if another name of it is
-    /// known; with one more lookup.
-    fn known_hard_link(&self, object: &Resolved) -> Option<Arc<Node>> {
-        if !is_shared(object) {
-            return None;
-        }
-        let known = self.hard_links.lock().get(&object.stat.ino).and_then(Weak::upgrade);
-        known.filter(|node| node.grab())
     }
 
     /// Notes that `node` is the upper file `ino`, which has several links.
     pub(super) fn note_hard_link(&self, ino: u64, node: &Arc<Node>) {
-        let mut links = self.hard_links.lock();
-        if links.len() == links.capacity() {
-            links.retain(|_, node| node.strong_count() > 0);
-        }
-        links.insert(ino, Arc::downgrade(node));
+        insert_weak(&mut self.hard_links.lock(), ino, node);
     }
 
     /// Drops `n` lookups of the node `id`.
@@ -116,8 +124,10 @@ impl Fs {
         if self.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
             sys::memory::trim();
         }
-        if node.kind == Kind::Dir {
+        if let Ok(dir) = node.dir() {
             self.listings.forget(id);
+            self.dirs.remove((id, LayerId::UPPER));
+            dir.stack.iter().for_each(|lower| self.dirs.remove((id, lower.layer)));
         }
         for link in links {
             self.names.leave(&node, &link.parent, &link.name);
@@ -133,6 +143,14 @@ impl Fs {
         }
         stat
     }
+}
+
+/// Enters a node, and makes room by dropping dead ones first.
+fn insert_weak(links: &mut hashbrown::HashMap<u64, Weak<Node>>, ino: u64, node: &Arc<Node>) {
+    if links.len() == links.capacity() {
+        links.retain(|_, node| node.strong_count() > 0);
+    }
+    links.insert(ino, Arc::downgrade(node));
 }
 
 /// An upper file that other names may lead to as well.

@@ -74,6 +74,8 @@ pub struct Entry {
 pub trait Notify: Send + Sync {
     /// The attributes of node `id` changed.
     fn attributes_changed(&self, id: u64);
+    /// The listing of the directory `id` changed (and its attributes).
+    fn listing_changed(&self, id: u64);
 }
 
 /// The mounted union.
@@ -178,6 +180,13 @@ impl Fs {
     fn attributes_changed(&self, node: &Node) {
         if let Some(notify) = self.notify.get() {
             notify.attributes_changed(node.id);
+        }
+    }
+
+    /// Tells the kernel that the listing of the directory `node` changed behind its back.
+    fn listing_changed(&self, node: &Node) {
+        if let Some(notify) = self.notify.get() {
+            notify.listing_changed(node.id);
         }
     }
 

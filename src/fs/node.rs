@@ -39,6 +39,8 @@ pub struct Node {
     ino: AtomicU64,
     /// The layer it is in (or was, before it was removed); changed to upper, never back.
     layer: AtomicU16,
+    /// Its last link is gone: its inode number on disk may be another's by now.
+    removed: AtomicBool,
     /// Lookups the kernel counts, or [`DEAD`]; changed under the lock of `links`.
     lookups: AtomicU32,
     /// The inode's own lock: shared while a system call goes by the node's
@@ -117,6 +119,13 @@ struct Child {
     node: Arc<Node>,
 }
 
+impl Child {
+    /// Whether this is a live node called `name` in the directory `parent`.
+    fn is(&self, hash: u64, parent: u64, name: &[u8]) -> bool {
+        self.hash == hash && self.node.is_alive() && self.node.has_link(parent, name)
+    }
+}
+
 impl Node {
     /// A new node with one lookup, not in any table yet. `stack` makes it a directory.
     pub fn new(
@@ -132,6 +141,7 @@ impl Node {
             kind,
             ino: AtomicU64::new(ino),
             layer: AtomicU16::new(layer.0),
+            removed: AtomicBool::new(false),
             lookups: AtomicU32::new(1),
             place: RwLock::new(None),
             links: Mutex::new(Links { first: link, more: None }),
@@ -163,6 +173,16 @@ impl Node {
     pub fn move_to_upper(&self, place: &mut Option<Box<Gone>>) {
         *place = None;
         self.layer.store(LayerId::UPPER.0, Ordering::Release);
+    }
+
+    /// Notes that no link of the object is left.
+    pub fn set_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// Whether no link of the object is left.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// The directory part.
@@ -213,6 +233,11 @@ impl Node {
     /// One of its names; `None` for the root and for what has no name any more.
     pub fn link(&self) -> Option<Link> {
         self.links.lock().first.clone()
+    }
+
+    /// Whether the node is still in the tables.
+    fn is_alive(&self) -> bool {
+        self.lookups.load(Ordering::Relaxed) != DEAD
     }
 
     /// Whether `name` in the directory `parent` is one of its names.
@@ -301,42 +326,37 @@ impl Names {
         self.find(parent, name).filter(|node| node.grab())
     }
 
-    /// The node called `name` in `parent`, if it is known.
+    /// The live node called `name` in `parent`, if it is known.
     pub fn find(&self, parent: &Node, name: &[u8]) -> Option<Arc<Node>> {
         let hash = self.hasher.hash_one(name);
         let children = parent.dir.as_ref()?.children.lock();
-        let child = children.find(hash, |c| c.hash == hash && c.node.has_link(parent.id, name));
-        child.map(|c| Arc::clone(&c.node))
+        children.find(hash, |c| c.is(hash, parent.id, name)).map(|c| Arc::clone(&c.node))
     }
 
-    /// Adds the name `link` of `node`, which must not be known yet.
-    pub fn link(&self, node: &Arc<Node>, link: Link) {
+    /// Adds the name `link` of `node`. When another live node has that name
+    /// already, nothing changes and that one is returned, with one more lookup.
+    pub fn link(&self, node: &Arc<Node>, link: Link) -> Option<Arc<Node>> {
         let parent = Arc::clone(&link.parent);
         let hash = self.hasher.hash_one(&*link.name);
-        node.add_link(link);
-        self.enter(&parent, hash, node);
-    }
-
-    /// Enters a node under the name it was made with; the node already there, if one is alive.
-    pub fn enter_new(&self, node: &Arc<Node>) -> Option<Arc<Node>> {
-        let link = node.link()?;
-        let hash = self.hasher.hash_one(&*link.name);
-        let mut children = link.parent.dir.as_ref()?.children.lock();
-        let same = |c: &Child| c.hash == hash && c.node.has_link(link.parent.id, &link.name);
-        if let Some(existing) = children.find(hash, same)
-            && existing.node.grab()
-        {
-            return Some(Arc::clone(&existing.node));
+        let mut children = parent.dir.as_ref()?.children.lock();
+        if let Some(known) = children.find(hash, |c| c.is(hash, parent.id, &link.name)) {
+            if Arc::ptr_eq(&known.node, node) {
+                return None;
+            }
+            if known.node.grab() {
+                return Some(Arc::clone(&known.node));
+            }
+        }
+        if !node.has_link(parent.id, &link.name) {
+            node.add_link(link);
         }
         children.insert_unique(hash, Child { hash, node: Arc::clone(node) }, |c| c.hash);
         None
     }
 
-    fn enter(&self, parent: &Node, hash: u64, node: &Arc<Node>) {
-        if let Some(dir) = &parent.dir {
-            let child = Child { hash, node: Arc::clone(node) };
-            dir.children.lock().insert_unique(hash, child, |c| c.hash);
-        }
+    /// Enters a node under the name it was made with, as [`Self::link`] does.
+    pub fn enter_new(&self, node: &Arc<Node>) -> Option<Arc<Node>> {
+        self.link(node, node.link()?)
     }
 
     /// Takes the name away from `node`; whether it has another one.

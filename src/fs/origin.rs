@@ -63,26 +63,29 @@ impl Fs {
 
     /// Gives a merged upper directory that lacks one the origin of its topmost
     /// lower directory, as the kernel does when it looks one up (`ovl_fix_origin`).
-    /// What cannot be written is left: the mark only keeps inode numbers.
-    pub(super) fn fix_origin(&self, parent: &Node, node: &Node) {
-        let Some(lower) = node.dir().ok().and_then(|d| d.stack.first()) else { return };
+    /// What cannot be written is left: the mark only keeps inode numbers. Whether
+    /// anything was written.
+    pub(super) fn fix_origin(&self, parent: &Node, node: &Node) -> bool {
+        let Some(lower) = node.dir().ok().and_then(|d| d.stack.first()) else { return false };
         if !node.in_upper() || self.layers.upper.is_none() {
-            return;
+            return false;
         }
-        let fixed = (|| -> Result<()> {
+        let fixed = (|| -> Result<bool> {
             let upper = self.upper()?;
             let missing = self.on(node, |at, _| Ok(!upper.is_marked(at, OverlayName::Origin)?))?;
             if !missing {
-                return Ok(());
+                return Ok(false);
             }
             let fd = self.dir_fd(node, lower.layer)?;
             let value = self.origin_value(lower.layer, At::fd(fd.as_fd()));
             self.on(node, |at, _| upper.mark(at, OverlayName::Origin, &value))?;
-            self.set_impure(parent)
+            self.set_impure(parent)?;
+            Ok(true)
         })();
-        if let Err(e) = fixed {
+        fixed.unwrap_or_else(|e| {
             log::debug!("no origin set on node {}: {e}", node.id);
-        }
+            false
+        })
     }
 
     /// Whether the object at `at` in upper carries an origin.

@@ -10,6 +10,7 @@ use crate::layer::facts;
 use crate::sys::{self, At, Errno, Kind, Result, list};
 use crate::union::LayerId;
 use crate::union::listing::{LayerEntry, Listing};
+use parking_lot::RwLockWriteGuard;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,13 +63,12 @@ impl Fs {
         let node = self.nodes.get(id)?;
         let dir = node.dir()?;
         let _names = dir.lock.read();
-        self.ensure_listing(&node)?;
         let mut offset = offset;
         if !self.list_dots(&node, &mut offset, sink) {
             return Ok(());
         }
         loop {
-            let batch = fetch(&node, offset)?;
+            let batch = self.with_listing(&node, |listing| fetch(listing, offset))?;
             let Some(last) = batch.last() else {
                 self.listings.finished(node.id);
                 return Ok(());
@@ -127,41 +127,57 @@ impl Fs {
     }
 
     /// Builds the index of a directory of many layers after a few lookups in it.
-    pub(super) fn index_if_busy(&self, node: &Arc<Node>) -> Result<()> {
-        let dir = node.dir()?;
+    pub(super) fn index_if_busy(&self, node: &Arc<Node>) {
+        let Ok(dir) = node.dir() else { return };
         if dir.stack.len() < LAYERS_FOR_INDEX
-            || dir.misses.fetch_add(1, Ordering::Relaxed) < MISSES_BEFORE_INDEX
+            || dir.misses.fetch_add(1, Ordering::Relaxed) != MISSES_BEFORE_INDEX
         {
-            return Ok(());
+            return;
         }
-        self.ensure_listing(node)
+        if let Err(e) = self.with_listing(node, |_| ()) {
+            log::debug!("node {} gets no index: {e}", node.id);
+        }
     }
 
-    /// Makes sure that the directory `node`, whose lock the caller holds, has its listing.
-    pub(super) fn ensure_listing(&self, node: &Arc<Node>) -> Result<()> {
+    /// Calls `f` with the listing of the directory `node`, whose lock the caller
+    /// holds; builds it first if it is missing. It stays while `f` runs.
+    ///
+    /// # Errors
+    /// Those of reading the layers' directories.
+    pub(super) fn with_listing<T>(
+        &self,
+        node: &Arc<Node>,
+        f: impl FnOnce(&Listing) -> T,
+    ) -> Result<T> {
         let dir = node.dir()?;
-        if let Some(listing) = &*dir.listing.read() {
-            self.listing_used(node, listing.bytes());
-            return Ok(());
-        }
-        let mut slot = dir.listing.write();
-        if slot.is_none() {
-            let listing = self.build_listing(node)?;
-            let bytes = listing.bytes();
-            *slot = Some(listing);
-            drop(slot);
-            self.listing_used(node, bytes);
-        }
-        Ok(())
+        let held = dir.listing.read();
+        let held = match &*held {
+            Some(_) => held,
+            None => {
+                drop(held);
+                let mut slot = dir.listing.write();
+                if slot.is_none() {
+                    *slot = Some(self.build_listing(node)?);
+                }
+                RwLockWriteGuard::downgrade(slot)
+            }
+        };
+        let listing = held.as_ref().ok_or(Errno::IO)?;
+        let (result, bytes) = (f(listing), listing.bytes());
+        drop(held);
+        self.listing_used(node, bytes);
+        Ok(result)
     }
 
     /// Counts the use of a listing, and drops others if memory runs out.
     fn listing_used(&self, node: &Arc<Node>, bytes: usize) {
         for other in self.listings.used(node, bytes) {
+            // One that is in use just now is counted again by its user.
             if let Ok(dir) = other.dir()
                 && let Some(mut slot) = dir.listing.try_write()
             {
                 *slot = None;
+                dir.misses.store(0, Ordering::Relaxed);
             }
         }
     }
@@ -191,7 +207,8 @@ impl Fs {
         let fd = self.dir_fd(node, layer)?;
         let dot_wh = self.dot_wh && !layer.is_upper();
         let mut hidden = Vec::new();
-        list::for_each(fd.as_fd(), |entry| {
+        let open = || list::open(fd.as_fd());
+        list::for_each_of(self.with_descriptors(open)?, |entry| {
             if dot_wh && dot_wh::is_mark(entry.name) {
                 hidden.extend(dot_wh::hidden_by(entry.name).map(<[u8]>::to_vec));
                 return Ok(());
@@ -228,13 +245,11 @@ impl Fs {
 }
 
 /// The next names behind `offset`.
-fn fetch(node: &Node, offset: u64) -> Result<Vec<Fetched>> {
-    let listing = node.dir()?.listing.read();
-    let Some(listing) = &*listing else { return Ok(Vec::new()) };
+fn fetch(listing: &Listing, offset: u64) -> Vec<Fetched> {
     let fetched = listing.after(offset).take(BATCH).map(|item| Fetched {
         name: item.name.to_vec(),
         dtype: item.dtype,
         offset: item.offset,
     });
-    Ok(fetched.collect())
+    fetched.collect()
 }

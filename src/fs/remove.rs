@@ -2,6 +2,7 @@
 
 use super::Fs;
 use super::node::{Gone, Node};
+use crate::layer::work::check_only_whiteouts;
 use crate::sys::{At, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use rustix::fs::AtFlags;
@@ -45,10 +46,9 @@ impl Fs {
     /// # Errors
     /// `ENOTEMPTY`, and those of listing it.
     pub(super) fn check_empty(&self, node: &Arc<Node>) -> Result<()> {
-        self.ensure_listing(node)?;
-        match &*node.dir()?.listing.read() {
-            Some(listing) if !listing.is_empty() => Err(Errno::NOTEMPTY),
-            _ => Ok(()),
+        match self.with_listing(node, |listing| listing.is_empty())? {
+            true => Ok(()),
+            false => Err(Errno::NOTEMPTY),
         }
     }
 
@@ -63,9 +63,15 @@ impl Fs {
         let at = At::new(parent_fd.as_fd(), name);
         match (in_upper, below) {
             (false, _) => upper.work.whiteout(at)?,
-            (true, true) => self
-                .retry_writable(at, node.kind, || upper.work.replace_by_whiteout(at, node.kind))?,
-            (true, false) if node.kind == Kind::Dir => self.remove_upper_dir(at)?,
+            (true, true) => {
+                if node.kind == Kind::Dir {
+                    let dir = self.dir_fd(node, LayerId::UPPER)?;
+                    check_only_whiteouts(dir.as_fd())?;
+                }
+                let replace = || upper.work.replace_by_whiteout(at, node.kind);
+                self.retry_writable(at, node.kind, replace)?;
+            }
+            (true, false) if node.kind == Kind::Dir => self.remove_upper_dir(node, at)?,
             (true, false) => rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?,
         }
         if let Some(listing) = &mut *parent.dir()?.listing.write() {
@@ -76,10 +82,12 @@ impl Fs {
     }
 
     /// Removes a directory of upper that holds whiteouts at most.
-    fn remove_upper_dir(&self, at: At<'_>) -> Result<()> {
+    fn remove_upper_dir(&self, node: &Node, at: At<'_>) -> Result<()> {
         match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 let upper = self.upper()?;
+                let dir = self.dir_fd(node, LayerId::UPPER)?;
+                check_only_whiteouts(dir.as_fd())?;
                 self.retry_writable(at, Kind::Dir, || upper.work.temp().take(at))
             }
             done => done,
@@ -132,6 +140,9 @@ impl Fs {
         };
         if node.kind == Kind::Dir {
             self.dirs.remove((node.id, LayerId::UPPER));
+        }
+        if stat.nlink == 0 {
+            node.set_removed();
         }
         *place = Some(Box::new(Gone { stat, fd: kept }));
     }

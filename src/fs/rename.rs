@@ -5,15 +5,17 @@
 //! comes to lie over another is marked opaque first.
 
 use super::Fs;
+use super::copy_up::copy_owner_and_xattrs;
 use super::lookup::Child;
 use super::node::{Gone, Link, Node};
 use crate::format::OverlayName;
+use crate::layer::work::check_only_whiteouts;
 use crate::layer::{Upper, facts};
 use crate::sys::{self, At, Errno, Kind, Result};
 use crate::union::LayerId;
 use parking_lot::{MutexGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, RenameFlags};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// Proof that a node is not used by name meanwhile.
@@ -183,8 +185,7 @@ impl Fs {
         // Both names are taken away before either is given, so that none is known twice.
         self.names.unlink(&b.node, new.parent, new.name);
         self.change_name(&a.node, &mut a_place, old, new);
-        let link = Link { parent: Arc::clone(old.parent), name: old.name.into() };
-        self.names.link(&b.node, link);
+        self.give_name(&b.node, old);
         drop((changing, a_place, b_place));
         let (a_type, b_type) = (a.node.kind.dirent_type() as u8, b.node.kind.dirent_type() as u8);
         self.relist(old, |listing| listing.set_upper(old.name, b_type, false))?;
@@ -200,8 +201,15 @@ impl Fs {
         new: Spot<'_>,
     ) {
         self.names.unlink(node, old.parent, old.name);
-        let link = Link { parent: Arc::clone(new.parent), name: new.name.into() };
-        self.names.link(node, link);
+        self.give_name(node, new);
+    }
+
+    fn give_name(&self, node: &Arc<Node>, spot: Spot<'_>) {
+        let link = Link { parent: Arc::clone(spot.parent), name: spot.name.into() };
+        if let Some(other) = self.names.link(node, link) {
+            log::error!("nodes {} and {} claim one name", node.id, other.id);
+            self.forget(other.id, 1);
+        }
     }
 
     fn relist(
@@ -239,23 +247,27 @@ impl Fs {
         if !victim.in_upper() {
             return Ok(());
         }
-        let mut entries = 0;
         let fd = self.dir_fd(victim, LayerId::UPPER)?;
-        sys::list::for_each(fd.as_fd(), |_| {
-            entries += 1;
-            Ok(())
-        })?;
-        if entries == 0 {
+        if is_empty(fd.as_fd())? {
             return Ok(());
         }
+        check_only_whiteouts(fd.as_fd())?;
         let stat = sys::stat::stat(at)?;
         let temp = upper.work.temp();
         let to = temp.at();
         rustix::fs::mkdirat(to.dir, to.name, Mode::from_raw_mode(0o700))?;
-        self.copy_attributes(upper, at, to, &stat)?;
+        copy_owner_and_xattrs(upper, at, to, &stat)?;
         upper.mark(to, OverlayName::Opaque, b"y")?;
+        sys::node::chmod(to, stat.mode)?;
         self.dirs.remove((victim.id, LayerId::UPPER));
         temp.exchange(at)
+    }
+}
+
+fn is_empty(dir: BorrowedFd<'_>) -> Result<bool> {
+    match sys::list::for_each(dir, |_| Err(Errno::NOTEMPTY)) {
+        Err(Errno::NOTEMPTY) => Ok(false),
+        listed => listed.map(|()| true),
     }
 }
 
@@ -323,7 +335,12 @@ fn move_in_upper(
         if leave_whiteout {
             return Ok(());
         }
-        return rustix::fs::unlinkat(from.dir, from.name, rustix::fs::AtFlags::empty());
+        // The rename is done: a whiteout that stays hides nothing.
+        let removed = rustix::fs::unlinkat(from.dir, from.name, rustix::fs::AtFlags::empty());
+        if let Err(e) = removed {
+            log::warn!("a whiteout {} is left: {e}", from.name.escape_ascii());
+        }
+        return Ok(());
     }
     if !leave_whiteout {
         return rename_at(from, to, RenameFlags::empty());
@@ -333,7 +350,11 @@ fn move_in_upper(
         // a crash in between shows an old file rather than none.
         Err(Errno::INVAL | Errno::NOSYS) => {
             rename_at(from, to, RenameFlags::empty())?;
-            upper.work.whiteout(from)
+            upper.work.whiteout(from).or_else(|e| {
+                // Back, so that the lower object does not show beside it.
+                log::debug!("no whiteout for {}: {e}", from.name.escape_ascii());
+                rename_at(to, from, RenameFlags::NOREPLACE).and(Err(e))
+            })
         }
         done => done,
     }

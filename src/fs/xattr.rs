@@ -19,6 +19,8 @@ impl Fs {
             match xattr::get_into(at, &name, &mut small) {
                 Ok(len) => Ok(small[..len].to_vec()),
                 Err(Errno::RANGE) => xattr::get(at, &name)?.ok_or(Errno::NODATA),
+                // The kernel would make it the result of every permission check.
+                Err(Errno::OPNOTSUPP) if is_acl(name.to_bytes()) => Err(Errno::NODATA),
                 Err(e) => Err(e),
             }
         })
@@ -62,7 +64,7 @@ impl Fs {
         self.copy_up(&node, u64::MAX)?;
         self.on(&node, |at, _| {
             let set = || xattr::set(at, &stored, value, flags);
-            if !name.starts_with(b"system.posix_acl_") || !identity::may_chown() {
+            if !is_acl(name) || !identity::may_chown() {
                 return set();
             }
             // As the caller, so that set-gid is cleared where it would be natively;
@@ -94,4 +96,8 @@ impl Fs {
         let namespace: Namespace = self.layers.namespace;
         CString::new(namespace.escape(name)).map_err(|_| Errno::INVAL)
     }
+}
+
+fn is_acl(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_")
 }

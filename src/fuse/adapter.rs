@@ -68,10 +68,12 @@ impl Adapter {
 
     /// Sends a reply in the place of `replaced`; whether the kernel took it.
     fn send<R>(&self, reply: &[u8], replaced: R) -> bool {
-        let sent = self.channel.get().is_some_and(|channel| channel.send(reply).is_ok());
-        // Answered, or no longer waited for.
-        std::mem::forget(replaced);
-        sent
+        let sent = self.channel.get().map_or(Err(sys::Errno::IO), |channel| channel.send(reply));
+        if matches!(sent, Ok(()) | Err(sys::Errno::NOENT)) {
+            // Answered, or no longer waited for; else dropping it answers with EIO.
+            std::mem::forget(replaced);
+        }
+        sent.is_ok()
     }
 
     fn send_entry(&self, req: &Request, entry: sys::Result<Option<Entry>>, reply: ReplyEntry) {

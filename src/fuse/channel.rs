@@ -29,12 +29,22 @@ impl Channel {
     }
 }
 
-impl Notify for Channel {
-    fn attributes_changed(&self, id: u64) {
-        match self.send(&Reply::attributes_changed(id).finish()) {
+impl Channel {
+    fn notify(&self, message: Reply, id: u64) {
+        match self.send(&message.finish()) {
             // The kernel does not know the node, or is gone.
             Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::NOTCONN) => {}
-            Err(e) => log::warn!("the kernel may keep old attributes of node {id}: {e}"),
+            Err(e) => log::warn!("the kernel may keep what it knows of node {id}: {e}"),
         }
+    }
+}
+
+impl Notify for Channel {
+    fn attributes_changed(&self, id: u64) {
+        self.notify(Reply::attributes_changed(id), id);
+    }
+
+    fn listing_changed(&self, id: u64) {
+        self.notify(Reply::listing_changed(id), id);
     }
 }

@@ -43,10 +43,19 @@ impl Reply {
 
     /// A notification that the attributes of node `id` are no longer valid.
     pub fn attributes_changed(id: u64) -> Self {
+        // A negative offset leaves the cached data alone.
+        Self::inval_inode(id, -1)
+    }
+
+    /// A notification that the cached listing of the directory `id` is no longer valid.
+    pub fn listing_changed(id: u64) -> Self {
+        Self::inval_inode(id, 0)
+    }
+
+    fn inval_inode(id: u64, offset: i64) -> Self {
         let mut reply = Self::with_code(0, NOTIFY_INVAL_INODE, 24);
         reply.u64(id);
-        // A negative offset leaves the cached data alone.
-        reply.u64(-1i64 as u64);
+        reply.u64(offset as u64);
         reply.u64(0);
         reply
     }

@@ -8,9 +8,9 @@ use super::work::{Abilities, Work, remove_tree};
 use super::{Lower, Upper, facts};
 use crate::config::{Config, Fsync, MAX_LOWERS};
 use crate::error::{Failure, MountError};
-use crate::format::{Namespace, OverlayName};
+use crate::format::{Namespace, OverlayName, acl};
 use crate::sys::{self, At, Errno, handle, identity, xattr};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -286,6 +286,13 @@ fn prepare_work(work: &Opened<'_>, fsync: Fsync) -> Result<OwnedFd> {
     // The kernel's has mode 0; without privileges we could not use that.
     let mode = if identity::may_chown() { 0 } else { 0o700 };
     rustix::fs::mkdirat(&work.fd, c"work", Mode::from_raw_mode(0o700)).map_err(fail)?;
+    // What is built there must not inherit anything (`ovl_workdir_create`).
+    for name in [acl::DEFAULT, acl::ACCESS] {
+        match xattr::remove(At::new(work.fd.as_fd(), b"work"), name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(fail(e)),
+        }
+    }
     sys::node::chmod(At::new(work.fd.as_fd(), b"work"), mode).map_err(fail)?;
     if fsync == Fsync::Volatile {
         let path = ["work/incompat", "work/incompat/volatile", "work/incompat/volatile/dirty"];
@@ -299,16 +306,26 @@ fn prepare_work(work: &Opened<'_>, fsync: Fsync) -> Result<OwnedFd> {
 /// Refuses a work directory that holds marks of features unknown here, or of a
 /// volatile mount whose upper may have lost data (`fs/overlayfs/super.c`).
 fn refuse_incompatible(work: &Opened<'_>) -> Result<()> {
-    let Ok(dir) = sys::node::open_dir_path(work.fd.as_fd(), b"work/incompat") else {
-        return Ok(());
+    let shown = work.path.join("work/incompat");
+    let shown = shown.display();
+    let open = || sys::node::open_dir_path(work.fd.as_fd(), b"work/incompat");
+    let dir = match open() {
+        // The kernel leaves `work/work` without permissions, which stops an ordinary user.
+        Err(Errno::ACCESS) => {
+            sys::node::chmod(At::new(work.fd.as_fd(), b"work"), 0o700).and_then(|()| open())
+        }
+        opened => opened,
+    };
+    let dir = match dir {
+        Ok(dir) => dir,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(e) => return Err(MountError::new(Failure::Work, format!("cannot open {shown}: {e}"))),
     };
     let mut found = None;
     let listed = sys::list::for_each(dir.as_fd(), |entry| {
         found = Some(entry.name.to_vec());
         Ok(())
     });
-    let shown = work.path.join("work/incompat");
-    let shown = shown.display();
     if let Err(e) = listed {
         return Err(MountError::new(Failure::Work, format!("cannot read {shown}: {e}")));
     }
@@ -339,7 +356,6 @@ fn probe(upper: &Opened<'_>, work: BorrowedFd<'_>, namespace: Namespace) -> Resu
             e,
         )
     })?;
-    let rename_flags = rename_flags_work(work);
     let cleaned = remove_tree(work, b"#probe").and_then(|()| {
         rustix::fs::mkdirat(work, c"#probe", Mode::from_raw_mode(0o700))?;
         xattr::set(at, OverlayName::Opaque.full(namespace), b"y", 0)
@@ -351,12 +367,7 @@ fn probe(upper: &Opened<'_>, work: BorrowedFd<'_>, namespace: Namespace) -> Resu
     remove_tree(work, b"#probe").map_err(|e| {
         MountError::new(Failure::Work, format!("cannot empty the work directory: {e}"))
     })?;
-    Ok(Abilities { tmpfile, rename_flags })
-}
-
-fn rename_flags_work(work: BorrowedFd<'_>) -> bool {
-    let rename = |from, to| rustix::fs::renameat_with(work, from, work, to, RenameFlags::NOREPLACE);
-    rename(c"#probe", c"#probe2").and_then(|()| rename(c"#probe2", c"#probe")).is_ok()
+    Ok(Abilities { tmpfile })
 }
 
 fn tmpfile_works(work: BorrowedFd<'_>) -> bool {

@@ -16,8 +16,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Abilities {
     /// `O_TMPFILE`, and linking such a file.
     pub tmpfile: bool,
-    /// `RENAME_EXCHANGE` and `RENAME_NOREPLACE`.
-    pub rename_flags: bool,
 }
 
 /// The open work directory.
@@ -178,6 +176,22 @@ impl Work {
     fn rename(&self, from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<()> {
         rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
     }
+}
+
+/// Checks that the upper directory `dir`, which is about to be removed with all
+/// it holds, holds nothing of value. The merged view has said so already; this
+/// is what stands between a defect there and lost data.
+///
+/// # Errors
+/// `ENOTEMPTY`, and those of reading the directory.
+pub fn check_only_whiteouts(dir: BorrowedFd<'_>) -> Result<()> {
+    sys::list::for_each(dir, |entry| {
+        let at = At::new(dir, entry.name);
+        match entry.dtype {
+            libc::DT_CHR | libc::DT_UNKNOWN if sys::stat::stat(at)?.is_char_zero() => Ok(()),
+            _ => Err(Errno::NOTEMPTY),
+        }
+    })
 }
 
 /// Removes `name` in `dir` with all it holds.

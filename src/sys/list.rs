@@ -1,8 +1,8 @@
 //! Reading a directory.
 
-use super::Result;
+use super::{Errno, Result};
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a directory says of one entry.
 #[derive(Debug, Clone, Copy)]
@@ -15,18 +15,32 @@ pub struct RawEntry<'a> {
     pub ino: u64,
 }
 
+/// Opens `dir` (any descriptor of a directory, `O_PATH` too) for [`for_each_of`].
+///
+/// # Errors
+/// Those of openat(2).
+pub fn open(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, c".", flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, c".", flags, Mode::empty()),
+        opened => opened,
+    }
+}
+
 /// Calls `visit` for every entry of `dir` (any descriptor of a directory,
 /// `O_PATH` too), until it fails.
 ///
 /// # Errors
 /// Those of openat(2), getdents64(2), and what `visit` gives.
-pub fn for_each(
-    dir: BorrowedFd<'_>,
-    mut visit: impl FnMut(RawEntry<'_>) -> Result<()>,
-) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, c".", flags | OFlags::NOATIME, Mode::empty())
-        .or_else(|_| rustix::fs::openat(dir, c".", flags, Mode::empty()))?;
+pub fn for_each(dir: BorrowedFd<'_>, visit: impl FnMut(RawEntry<'_>) -> Result<()>) -> Result<()> {
+    for_each_of(open(dir)?, visit)
+}
+
+/// [`for_each`] for a directory that [`open`] opened.
+///
+/// # Errors
+/// Those of getdents64(2), and what `visit` gives.
+pub fn for_each_of(fd: OwnedFd, mut visit: impl FnMut(RawEntry<'_>) -> Result<()>) -> Result<()> {
     let mut buf = Vec::with_capacity(64 << 10);
     let mut raw = RawDir::new(fd, buf.spare_capacity_mut());
     while let Some(entry) = raw.next() {

@@ -29,7 +29,7 @@ pub fn private_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
         attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME,
         // The access time setting is a field of its own, replaced as a whole.
         attr_clr: libc::MOUNT_ATTR__ATIME,
-        propagation: 0,
+        propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
     // SAFETY: `attr` lives through the call and is only read.

@@ -42,10 +42,13 @@ fn split_chunk(path: &[u8]) -> (&[u8], &[u8]) {
     (&path[..cut], &path[cut + 1..])
 }
 
-/// openat2(2) that stays below `dir` and follows no link; openat(2) with
+/// openat2(2) that stays below `dir` on its mount and follows no link; openat(2) with
 /// `O_NOFOLLOW` where a sandbox forbids openat2.
 fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
     loop {
         match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
             // The kernel asks to retry when a rename elsewhere raced with the walk.
