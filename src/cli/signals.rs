@@ -1,11 +1,12 @@
-//! Signals of a serving daemon: SIGTERM and SIGINT unmount, SIGHUP means nothing.
+//! Signals of a serving daemon: SIGTERM and SIGINT unmount, SIGHUP means nothing,
+//! and a file that may not grow (SIGXFSZ) is an error of the write, `EFBIG`.
 //!
 //! SIGPIPE is ignored by the Rust runtime already.
 
 use std::io;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::mounts::OwnMount;
@@ -22,7 +23,7 @@ impl Caught {
     /// # Errors
     /// Those of sigaction(2) and of making a socket pair.
     pub fn new() -> io::Result<Self> {
-        Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Self)
+        Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]).map(Self)
     }
 
     /// Starts the thread that unmounts `mount` when told to; the daemon then
@@ -32,7 +33,7 @@ impl Caught {
     /// The thread cannot be started.
     pub fn unmount_on_signal(mut self, mount: OwnMount) -> io::Result<()> {
         let answer = move || {
-            for signal in self.0.forever().filter(|&signal| signal != SIGHUP) {
+            for signal in self.0.forever().filter(|signal| [SIGTERM, SIGINT].contains(signal)) {
                 log::info!("unmounting on signal {signal}");
                 if let Err(error) = mount.unmount() {
                     log::error!("signal {signal}: the mount cannot be unmounted: {error}");

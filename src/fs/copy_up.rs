@@ -19,6 +19,9 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+/// Bytes of data whose copy may take so long that others should not wait for it.
+const LONG_COPY: u64 = 1 << 20;
+
 /// The copy, before it has its place: a regular file has a descriptor, all but
 /// an unnamed file a name in the work directory.
 struct Copy<'a> {
@@ -66,6 +69,33 @@ impl Fs {
             self.copy_up_one(&next, keep)?;
         }
         Ok(())
+    }
+
+    /// Whether a change of the node `id` may wait for long: it is being copied
+    /// up, or has much data to be copied.
+    pub fn copies_long(&self, id: u64) -> bool {
+        let Ok(node) = self.nodes.get(id) else { return false };
+        if node.kind != Kind::File || node.in_upper() || self.is_read_only() {
+            return false;
+        }
+        self.copying.contains_key(&id)
+            || self.node_attr(&node).is_ok_and(|stat| stat.size >= LONG_COPY)
+    }
+
+    /// Waits until nobody copies up what is called `name` in `parent`, so that
+    /// who opened it first gets it before it is moved or removed.
+    pub(super) fn wait_for_copy(&self, parent: &Node, name: &[u8]) {
+        let node = self.names.find(parent, name);
+        let latch = node.and_then(|n| self.copying.get(&n.id).map(|l| Arc::clone(&l)));
+        if let Some(latch) = latch {
+            drop(latch.lock());
+        }
+    }
+
+    /// The id of the node called `name` in the directory `parent`, if it is known.
+    pub fn known_child(&self, parent: u64, name: &[u8]) -> Option<u64> {
+        let parent = self.nodes.get(parent).ok()?;
+        self.names.find(&parent, name).map(|node| node.id)
     }
 
     /// Copies up `node`, whose parent is in upper.

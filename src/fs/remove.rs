@@ -17,6 +17,7 @@ impl Fs {
     pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<()> {
         let parent = self.nodes.get(parent)?;
         let dir = parent.dir()?;
+        self.wait_for_copy(&parent, name);
         self.copy_up(&parent, 0)?;
         let _names = dir.lock.write();
         let child = self.child(&parent, name)?;

@@ -51,6 +51,7 @@ impl Fs {
         let old = Spot { parent: &old_parent, name: from.1 };
         let new = Spot { parent: &new_parent, name: to.1 };
         let exchange = flags.contains(RenameFlags::EXCHANGE);
+        self.wait_for_copy(new.parent, new.name);
         let moves_dir = self.prepare_rename(old, new, exchange)?;
         let crosses = old.parent.id != new.parent.id;
         let topology = (moves_dir || crosses).then(|| self.topology.lock());

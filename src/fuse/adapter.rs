@@ -48,6 +48,7 @@ thread_local! {
 }
 
 /// The file system as the transport crate wants it.
+#[derive(Clone)]
 pub struct Adapter {
     fs: Arc<Fs>,
     channel: Arc<OnceLock<Channel>>,
@@ -66,6 +67,19 @@ impl Adapter {
         }
     }
 
+    /// Runs a request that may copy up the node `id`; on a thread of its own if
+    /// that takes long, so that the others stay free.
+    fn run_copying(&self, id: Option<u64>, request: impl FnOnce(&Self) + Send + 'static) {
+        if !id.is_some_and(|id| self.fs.copies_long(id)) {
+            return self.run(|_| request(self));
+        }
+        let this = self.clone();
+        let apart = move || this.run(|_| request(&this));
+        if let Err(e) = std::thread::Builder::new().name("copy-up".into()).spawn(apart) {
+            log::error!("no thread for a copy-up, which is answered with EIO: {e}");
+        }
+    }
+
     /// Sends a reply in the place of `replaced`; whether the kernel took it.
     fn send<R>(&self, reply: &[u8], replaced: R) -> bool {
         let sent = self.channel.get().map_or(Err(sys::Errno::IO), |channel| channel.send(reply));
@@ -76,12 +90,12 @@ impl Adapter {
         sent.is_ok()
     }
 
-    fn send_entry(&self, req: &Request, entry: sys::Result<Option<Entry>>, reply: ReplyEntry) {
+    fn send_entry(&self, unique: u64, entry: sys::Result<Option<Entry>>, reply: ReplyEntry) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(e) => return reply.error(errno(e)),
         };
-        let mut bytes = Reply::new(req.unique().0, 128);
+        let mut bytes = Reply::new(unique, 128);
         bytes.entry(entry.as_ref());
         let sent = self.send(&bytes.finish(), reply);
         if let (Some(entry), false) = (entry, sent) {
@@ -89,10 +103,10 @@ impl Adapter {
         }
     }
 
-    fn send_attr(&self, req: &Request, attr: sys::Result<sys::Stat>, reply: ReplyAttr) {
+    fn send_attr(&self, unique: u64, attr: sys::Result<sys::Stat>, reply: ReplyAttr) {
         match attr {
             Ok(stat) => {
-                let mut bytes = Reply::new(req.unique().0, 104);
+                let mut bytes = Reply::new(unique, 104);
                 bytes.attr(&stat);
                 self.send(&bytes.finish(), reply);
             }
@@ -155,7 +169,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.run(|fs| self.send_entry(req, fs.lookup(parent.0, name.as_bytes()), reply));
+        self.run(|fs| self.send_entry(req.unique().0, fs.lookup(parent.0, name.as_bytes()), reply));
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -163,7 +177,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.run(|fs| self.send_attr(req, fs.getattr(ino.0), reply));
+        self.run(|fs| self.send_attr(req.unique().0, fs.getattr(ino.0), reply));
     }
 
     fn setattr(
@@ -186,7 +200,10 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime, handle) = (set_time(atime), set_time(mtime), fh.map(|fh| fh.0));
         let changes = Changes { mode, uid, gid, size, atime, mtime, handle };
-        self.run(|fs| self.send_attr(req, fs.setattr(ino.0, changes, caller(req)), reply));
+        let (unique, caller) = (req.unique().0, caller(req));
+        self.run_copying(Some(ino.0), move |this| {
+            this.send_attr(unique, this.fs.setattr(ino.0, changes, caller), reply);
+        });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -207,7 +224,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let new = new(req, parent, name, mode, umask);
-        self.run(|fs| self.send_entry(req, fs.mknod(new, rdev).map(Some), reply));
+        self.run(|fs| self.send_entry(req.unique().0, fs.mknod(new, rdev).map(Some), reply));
     }
 
     fn mkdir(
@@ -220,11 +237,13 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let new = new(req, parent, name, mode, umask);
-        self.run(|fs| self.send_entry(req, fs.mkdir(new).map(Some), reply));
+        self.run(|fs| self.send_entry(req.unique().0, fs.mkdir(new).map(Some), reply));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.run(|fs| done(fs.unlink(parent.0, name.as_bytes()), reply));
+        let name = name.as_bytes().to_vec();
+        let victim = self.fs.known_child(parent.0, &name);
+        self.run_copying(victim, move |this| done(this.fs.unlink(parent.0, &name), reply));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -241,7 +260,7 @@ impl Filesystem for Adapter {
     ) {
         let new = new(req, parent, link_name, 0o777, 0);
         let target = target.as_os_str().as_bytes();
-        self.run(|fs| self.send_entry(req, fs.symlink(new, target).map(Some), reply));
+        self.run(|fs| self.send_entry(req.unique().0, fs.symlink(new, target).map(Some), reply));
     }
 
     fn rename(
@@ -254,8 +273,12 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
-        self.run(|fs| done(fs.rename(from, to, flags.bits()), reply));
+        let (name, newname) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+        let moved = self.fs.known_child(parent.0, &name);
+        self.run_copying(moved, move |this| {
+            let (from, to) = ((parent.0, &*name), (newparent.0, &*newname));
+            done(this.fs.rename(from, to, flags.bits()), reply);
+        });
     }
 
     fn link(
@@ -266,14 +289,21 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let linked = |fs: &Fs| fs.link(ino.0, newparent.0, newname.as_bytes());
-        self.run(|fs| self.send_entry(req, linked(fs).map(Some), reply));
+        let (unique, name) = (req.unique().0, newname.as_bytes().to_vec());
+        self.run_copying(Some(ino.0), move |this| {
+            let linked = this.fs.link(ino.0, newparent.0, &name);
+            this.send_entry(unique, linked.map(Some), reply);
+        });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.run(|fs| match fs.open(ino.0, flags.0 as u32, caller(req)) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(e) => reply.error(errno(e)),
+        let (caller, flags) = (caller(req), flags.0 as u32);
+        let changes = flags & (libc::O_ACCMODE | libc::O_TRUNC) as u32 != 0;
+        self.run_copying(changes.then_some(ino.0), move |this| {
+            match this.fs.open(ino.0, flags, caller) {
+                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
+                Err(e) => reply.error(errno(e)),
+            }
         });
     }
 
@@ -429,8 +459,11 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (name, flags) = (name.as_bytes(), flags as u32);
-        self.run(|fs| done(fs.setxattr(ino.0, name, value, flags, caller(req)), reply));
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        let (flags, caller) = (flags as u32, caller(req));
+        self.run_copying(Some(ino.0), move |this| {
+            done(this.fs.setxattr(ino.0, &name, &value, flags, caller), reply);
+        });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

@@ -36,7 +36,7 @@ use std::sync::{Arc, OnceLock};
 /// A [`MountError`] with the reason and the remedy.
 pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
     sys::memory::tune();
-    raise_descriptor_limit();
+    raise_limits();
     mount::check_mountpoint(&config.mountpoint)?;
     let layers = layer::open::open(config)?;
     let fs = Arc::new(Fs::new(layers, config)?);
@@ -79,13 +79,16 @@ fn start_session(
     Ok(session)
 }
 
-/// Every open file takes a descriptor: use as many as the administrator allows.
-fn raise_descriptor_limit() {
+/// Every open file takes a descriptor, and files are as large as clients make
+/// them: use as much as the administrator allows.
+fn raise_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(e) = setrlimit(Resource::Nofile, raised) {
-        log::debug!("the limit of descriptors stays at {:?}: {e}", limit.current);
+    for resource in [Resource::Nofile, Resource::Fsize] {
+        let limit = getrlimit(resource);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(e) = setrlimit(resource, raised) {
+            log::debug!("{resource:?} stays at {:?}: {e}", limit.current);
+        }
     }
 }
 

@@ -99,10 +99,13 @@ fn open_checked(
     }
     let lowers = lowers
         .into_iter()
-        .map(|lower| finish_lower(lower, namespace, &mut file_systems))
+        .map(|lower| finish_lower(lower, config, namespace, &mut file_systems))
         .collect::<Result<_>>()?;
     let upper = match (upper, work) {
-        (Some(upper), Some(work)) => Some(finish_upper(upper, work, namespace, config.fsync)?),
+        (Some(upper), Some(work)) => {
+            overlap::check_mountpoint(&config.mountpoint, &member("upper layer", &upper))?;
+            Some(finish_upper(upper, work, namespace, config.fsync)?)
+        }
         _ => None,
     };
     Ok(Layers { upper, lowers, namespace, file_systems })
@@ -202,9 +205,6 @@ fn check_overlaps(
     upper: Option<&Opened<'_>>,
     work: Option<&Opened<'_>>,
 ) -> Result<()> {
-    fn member<'a>(role: &'a str, dir: &'a Opened<'_>) -> Member<'a> {
-        Member { role, path: dir.path, fd: dir.fd.as_fd() }
-    }
     let mut members: Vec<_> = upper.iter().map(|u| member("upper layer", u)).collect();
     members.extend(work.iter().map(|w| member("work directory", w)));
     members.extend(lowers.iter().map(|l| member("lower layer", l)));
@@ -224,8 +224,13 @@ fn file_system_of(dir: &Opened<'_>, known: &mut Vec<Option<FileSystem>>) -> Resu
     Ok(known.len() as u16 - 1)
 }
 
+fn member<'a>(role: &'a str, dir: &'a Opened<'_>) -> Member<'a> {
+    Member { role, path: dir.path, fd: dir.fd.as_fd() }
+}
+
 fn finish_lower(
     lower: Opened<'_>,
+    config: &Config,
     namespace: Namespace,
     file_systems: &mut Vec<Option<FileSystem>>,
 ) -> Result<Lower> {
@@ -234,6 +239,7 @@ fn finish_lower(
         Ok(private) => private,
         Err(e) => {
             log::debug!("{}: no private mount ({e})", lower.path.display());
+            overlap::check_mountpoint(&config.mountpoint, &member("lower layer", &lower))?;
             lower.fd
         }
     };

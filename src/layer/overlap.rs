@@ -56,13 +56,16 @@ fn find_outer<'m, 'a>(
     seen: &mut HashSet<Id>,
 ) -> Result<Option<&'m Member<'a>>> {
     let mut here: Option<OwnedFd> = None;
-    let mut id = id_of(member.fd)?;
+    let start = stat::stat(At::fd(member.fd))?;
+    let mut id = (start.dev, start.ino);
     loop {
         let from = here.as_ref().map_or(member.fd, |fd| fd.as_fd());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = rustix::fs::openat(from, c"..", flags, Mode::empty())?;
-        let parent_id = id_of(parent.as_fd())?;
-        if parent_id == id {
+        let found = stat::stat(At::fd(parent.as_fd()))?;
+        let parent_id = (found.dev, found.ino);
+        // What is mounted in a directory is not in it.
+        if parent_id == id || found.mnt_id != start.mnt_id {
             return Ok(None);
         }
         if let Some(&outer) = by_id.get(&parent_id) {
@@ -72,6 +75,33 @@ fn find_outer<'m, 'a>(
             return Ok(None);
         }
         (here, id) = (Some(parent), parent_id);
+    }
+}
+
+/// Checks that the mount point `mountpoint` does not lie inside `layer`, which
+/// is reached through an ordinary mount: the daemon would find its own mount
+/// there, and wait for itself.
+///
+/// # Errors
+/// [`Failure::Mountpoint`] with both paths.
+pub fn check_mountpoint(
+    mountpoint: &Path,
+    layer: &Member<'_>,
+) -> std::result::Result<(), MountError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // One that cannot be opened is reported by whoever mounts.
+    let Ok(fd) = rustix::fs::open(mountpoint, flags, Mode::empty()) else { return Ok(()) };
+    let inner = Member { role: "mount point", path: mountpoint, fd: fd.as_fd() };
+    let id = id_of(layer.fd).map_err(|e| unreadable(layer, e))?;
+    let known = HashMap::from([(id, layer)]);
+    match find_outer(&inner, &known, &mut HashSet::new()).map_err(|e| unreadable(layer, e))? {
+        None => Ok(()),
+        Some(layer) => {
+            let (inner, role, outer) = (mountpoint.display(), layer.role, layer.path.display());
+            let what =
+                format!("mount point {inner} lies inside {role} {outer}; choose one outside");
+            Err(MountError::new(Failure::Mountpoint, what))
+        }
     }
 }
 
