@@ -83,12 +83,19 @@ impl Context {
             command.args(["unshare", "--mount", "--map-root-user", "--map-auto", "--"]);
         }
         command.arg(program).env("HOME", format!("/home/{USER}")).env("USER", USER);
+        // Not root's, which may lead through folders that are closed to others.
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }
 }
 
 /// Runs the test `name` (with its crate's name in front) in `context`.
 pub fn run(context: Context, name: &str, body: fn(&mut Sandbox)) {
+    run_prepared(context, name, |_| {}, body);
+}
+
+/// The same, where root first puts what the test needs into the sandbox's directory.
+pub fn run_prepared(context: Context, name: &str, prepare: fn(&Path), body: fn(&mut Sandbox)) {
     let name = name.split_once("::").expect("a crate's name first").1;
     if let Ok(inner) = std::env::var(INNER) {
         assert_eq!(inner, context.name(), "started for another context");
@@ -98,6 +105,7 @@ pub fn run(context: Context, name: &str, body: fn(&mut Sandbox)) {
     }
     require_root();
     let directory = scratch::directory();
+    prepare(directory.path());
     if context == Context::root {
         run_body(Sandbox::at(directory.path(), context), body);
     } else if context == Context::user && backend() == Backend::Kernel {

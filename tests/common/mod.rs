@@ -20,6 +20,7 @@ pub mod sys;
 pub mod tree;
 pub mod wait;
 
+#[allow(unused_imports)]
 pub use caller::Caller;
 pub use context::{Backend, Context, backend};
 pub use sandbox::Sandbox;
