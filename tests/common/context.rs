@@ -144,7 +144,7 @@ fn run_copy(context: Context, name: &str, directory: &Path) {
 }
 
 /// Puts `program` where the ordinary user can execute it.
-fn stage(directory: &Path, program: &Path) -> PathBuf {
+pub fn stage(directory: &Path, program: &Path) -> PathBuf {
     let bin = directory.join("bin");
     std::fs::create_dir_all(&bin).expect("a folder for programs");
     let staged = bin.join(program.file_name().expect("a program's name"));

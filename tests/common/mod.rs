@@ -7,7 +7,7 @@
 //! through fusermount3. [`context`] tells how.
 
 // Each test crate uses its own part of what is here.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod caller;
 pub mod context;
@@ -17,10 +17,10 @@ pub mod sandbox;
 pub mod scratch;
 pub mod snapshot;
 pub mod sys;
+pub mod tools;
 pub mod tree;
 pub mod wait;
 
-#[allow(unused_imports)]
 pub use caller::Caller;
 pub use context::{Backend, Context, backend};
 pub use sandbox::Sandbox;
