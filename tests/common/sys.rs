@@ -119,6 +119,9 @@ pub struct Map {
     len: usize,
 }
 
+// SAFETY: the mapping belongs to the process, not to a thread.
+unsafe impl Send for Map {}
+
 impl Map {
     /// Maps `len` bytes with `PROT_READ`, and `PROT_WRITE` when `writable`.
     pub fn new(file: impl AsFd, len: usize, writable: bool, shared: bool) -> io::Result<Self> {

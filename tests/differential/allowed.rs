@@ -1,0 +1,61 @@
+//! The differences that are known and accepted, each with its reason.
+
+use super::script::Line;
+use super::view::Difference;
+
+/// Why `ovlfuse` may answer the call of `line` otherwise than the kernel does.
+pub fn call(line: &Line, kernel: &str, ovlfuse: &str) -> Option<&'static str> {
+    let name = line.word(0);
+    if name == "fstat" && without(kernel, "nlink=") == without(ovlfuse, "nlink=") {
+        let unlinked = ovlfuse.contains("nlink=0 ");
+        if unlinked {
+            return Some("an unlinked file of a lower layer: the kernel counts the lower's names");
+        }
+    }
+    if name == "mapread" {
+        return Some("a shared mapping made before copy-up sees the new data, in the kernel not");
+    }
+    if ["list", "flist"].contains(&name) && only_phantoms(kernel, ovlfuse) {
+        return Some(PHANTOM);
+    }
+    None
+}
+
+const PHANTOM: &str = "a whiteout in a directory that nothing is below: the kernel lists it";
+
+/// Whether `kernel` lists what `ovlfuse` lists, and beside it only what may be a whiteout.
+fn only_phantoms(kernel: &str, ovlfuse: &str) -> bool {
+    let ours: Vec<&str> = ovlfuse.split(' ').collect();
+    let mut more = kernel.split(' ').filter(|entry| !ours.contains(entry));
+    let theirs: Vec<&str> = kernel.split(' ').collect();
+    ours.iter().all(|entry| theirs.contains(entry))
+        && more.all(|entry| entry.ends_with(":CharacterDevice"))
+}
+
+/// Leaves out the word of `text` that starts with `field`.
+fn without(text: &str, field: &str) -> String {
+    let words: Vec<&str> = text.split(' ').filter(|word| !word.starts_with(field)).collect();
+    words.join(" ")
+}
+
+/// Why merged views may differ so.
+pub fn merged(difference: &Difference) -> Option<&'static str> {
+    if difference.left == "stat=ENOENT" && difference.right == "absent" {
+        return Some(PHANTOM);
+    }
+    if difference.field == "wrong in listing" && difference.right == "absent" {
+        return Some("the kernel lists an old number for a merged directory without origin");
+    }
+    None
+}
+
+/// Why upper layers on disk may differ so.
+pub fn upper(difference: &Difference) -> Option<&'static str> {
+    if difference.path == "." && difference.field.ends_with(".overlay.uuid") {
+        return Some("ovlfuse writes no uuid yet");
+    }
+    if difference.field.ends_with(".overlay.impure") && difference.left == "absent" {
+        return Some("the kernel's readdir drops the mark when no entry needs it any more");
+    }
+    None
+}

@@ -1,0 +1,270 @@
+//! Running one script on both sides and comparing.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::allowed;
+use crate::calls::Side;
+use crate::common::mount::{Mount, Spec};
+use crate::common::{Backend, Context};
+use crate::layers;
+use crate::script::Script;
+use crate::view::{Difference, Look, View};
+
+/// Views are compared after this many calls, beside at the end.
+const CALLS_PER_COMPARISON: usize = 60;
+/// A daemon that a case keeps busy longer is killed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where and how cases run.
+#[derive(Clone)]
+pub struct Place {
+    /// A directory on the file system that holds the layers.
+    pub directory: PathBuf,
+    /// Who mounts.
+    pub context: Context,
+    /// Whether block counts follow from the calls there.
+    pub blocks: bool,
+}
+
+/// The first thing that differed.
+#[derive(Clone, Debug)]
+pub struct Divergence {
+    /// What kind of difference: kept over shrinking.
+    pub kind: String,
+    /// All about it.
+    pub text: String,
+}
+
+impl Divergence {
+    fn new(kind: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { kind: kind.into(), text: text.into() }
+    }
+}
+
+/// Runs `script`; `None` when both sides agree.
+pub fn run(script: &Script, place: &Place) -> Option<Divergence> {
+    let home = tempfile::Builder::new()
+        .prefix("case-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir_in(&place.directory)
+        .expect("a directory for the case");
+    let run = || Case::new(script, place, home.path()).run(script);
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Some(Divergence::new("panic", text.unwrap_or_else(|| "a panic".into())))
+    })
+}
+
+struct Case<'a> {
+    place: &'a Place,
+    kernel: Layers,
+    ovlfuse: Layers,
+}
+
+/// One of the two equal sets of layers.
+struct Layers {
+    lowers: Vec<PathBuf>,
+    spec: Spec,
+    log: PathBuf,
+}
+
+impl Layers {
+    fn build(script: &Script, home: &Path, context: Context) -> Self {
+        let make = |name: &str| {
+            let path = home.join(name);
+            std::fs::create_dir_all(&path).expect("a layer's root");
+            path
+        };
+        let lowers: Vec<PathBuf> = (0..script.lowers).map(|n| make(&format!("l{n}"))).collect();
+        let (upper, work, merged) = (make("upper"), make("work"), make("merged"));
+        layers::build(&script.lines, &lowers, &upper, context);
+        let spec = Spec {
+            lowers: lowers.clone(),
+            upper: Some((upper, work)),
+            options: script.options.clone(),
+            merged,
+            context,
+            max_descriptors: None,
+            patience: PATIENCE,
+        };
+        Self { lowers, spec, log: home.join("log") }
+    }
+
+    fn mount(&self, backend: Backend) -> Mount {
+        Mount::new(backend, self.spec.clone(), &self.log)
+    }
+
+    /// Mounts, looks, unmounts.
+    fn view(&self, backend: Backend, look: Look) -> View {
+        let mount = self.mount(backend);
+        let view = View::of(&self.spec.merged, look);
+        mount.unmount();
+        view
+    }
+
+    fn upper(&self) -> View {
+        let (upper, _) = self.spec.upper.as_ref().expect("with an upper");
+        View::of(upper, Look { layer: true, ..Look::default() })
+    }
+
+    /// What is left in work, temporary names as `#`.
+    fn work(&self) -> BTreeMap<String, usize> {
+        let (_, work) = self.spec.upper.as_ref().expect("with an upper");
+        let mut found = BTreeMap::new();
+        let mut todo = vec![work.clone()];
+        while let Some(directory) = todo.pop() {
+            let entries =
+                std::fs::read_dir(&directory).expect("work").map(|e| e.expect("an entry"));
+            for entry in entries {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let name = if name.starts_with('#') { "#".into() } else { name };
+                *found.entry(name).or_default() += 1;
+                if entry.file_type().expect("a type").is_dir() {
+                    todo.push(entry.path());
+                }
+            }
+        }
+        found
+    }
+}
+
+impl<'a> Case<'a> {
+    fn new(script: &Script, place: &'a Place, home: &Path) -> Self {
+        let build = |name: &str| Layers::build(script, &home.join(name), place.context);
+        Self { place, kernel: build("kernel"), ovlfuse: build("ovlfuse") }
+    }
+
+    fn look(&self, inodes: bool) -> Look {
+        Look { inodes, blocks: self.place.blocks, layer: false }
+    }
+
+    fn run(&self, script: &Script) -> Option<Divergence> {
+        let before = self.lowers();
+        let live = match self.calls(script) {
+            Ok(live) => live,
+            Err(divergence) => return Some(divergence),
+        };
+        let layers = || same("upper", &self.kernel.upper(), &self.ovlfuse.upper(), allowed::upper);
+        let checks: [&dyn Fn() -> Option<Divergence>; 4] =
+            [&layers, &|| self.work(), &|| self.remounted(&live), &|| self.across()];
+        checks.iter().find_map(|check| check()).or_else(|| {
+            let changed = before.iter().zip(self.lowers()).position(|(was, is)| *was != is);
+            changed.map(|n| Divergence::new("lower changed", format!("lower number {n}")))
+        })
+    }
+
+    /// The state of ovlfuse's lower layers.
+    fn lowers(&self) -> Vec<View> {
+        let look = Look { inodes: true, blocks: self.place.blocks, layer: false };
+        self.ovlfuse.lowers.iter().map(|lower| View::of(lower, look)).collect()
+    }
+
+    /// Mounts both, makes the calls, gives ovlfuse's view at the end.
+    fn calls(&self, script: &Script) -> Result<View, Divergence> {
+        let kernel_mount = self.kernel.mount(Backend::Kernel);
+        let ovlfuse_mount = self.ovlfuse.mount(Backend::Ovlfuse);
+        let result = self.calls_on_both(script);
+        kernel_mount.unmount();
+        ovlfuse_mount.unmount();
+        result
+    }
+
+    fn calls_on_both(&self, script: &Script) -> Result<View, Divergence> {
+        let side = |layers: &Layers| Side::new(layers.spec.merged.clone(), self.place.blocks);
+        let (mut kernel, mut ovlfuse) = (side(&self.kernel), side(&self.ovlfuse));
+        let calls = script.lines.iter().filter(|line| !line.is_layer());
+        for (index, line) in calls.enumerate() {
+            if line.word(0) == "compare" || index % CALLS_PER_COMPARISON == CALLS_PER_COMPARISON - 1
+            {
+                self.live(false)?;
+            }
+            if line.word(0) == "compare" {
+                continue;
+            }
+            let (theirs, ours) = (kernel.call(line), ovlfuse.call(line));
+            if theirs != ours && allowed::call(line, &theirs, &ours).is_none() {
+                let text = format!("{line}\n  kernel  {theirs}\n  ovlfuse {ours}");
+                let kind = format!("call {}: {} / {}", line.word(0), sort(&theirs), sort(&ours));
+                return Err(Divergence::new(kind, text));
+            }
+        }
+        kernel.close_all();
+        ovlfuse.close_all();
+        self.live(self.place.context == Context::root)
+    }
+
+    /// Compares the mounted views; gives ovlfuse's.
+    fn live(&self, inodes: bool) -> Result<View, Divergence> {
+        let kernel = View::of(&self.kernel.spec.merged, self.look(false));
+        let ovlfuse = View::of(&self.ovlfuse.spec.merged, self.look(false));
+        match same("merged", &kernel, &ovlfuse, allowed::merged) {
+            Some(divergence) => Err(divergence),
+            None if inodes => Ok(View::of(&self.ovlfuse.spec.merged, self.look(true))),
+            None => Ok(ovlfuse),
+        }
+    }
+
+    fn work(&self) -> Option<Divergence> {
+        let (kernel, ovlfuse) = (self.kernel.work(), self.ovlfuse.work());
+        (kernel != ovlfuse).then(|| {
+            Divergence::new(
+                "work",
+                format!("in work:\n  kernel  {kernel:?}\n  ovlfuse {ovlfuse:?}"),
+            )
+        })
+    }
+
+    /// A new mount of ovlfuse shows what the old one showed, and what the kernel's new one shows.
+    fn remounted(&self, live: &View) -> Option<Divergence> {
+        let inodes = self.place.context == Context::root;
+        let again = self.ovlfuse.view(Backend::Ovlfuse, self.look(inodes));
+        // Without `trusted.` there is no origin to find inode numbers by, and the kernel too
+        // shows other numbers after a remount.
+        let inodes =
+            inodes.then(|| same("live/remounted", live, &again, allowed::merged)).flatten();
+        inodes.or_else(|| {
+            let kernel = self.kernel.view(Backend::Kernel, self.look(false));
+            let again = self.ovlfuse.view(Backend::Ovlfuse, self.look(false));
+            same("remounted", &kernel, &again, allowed::merged)
+        })
+    }
+
+    /// Each mounts what the other left behind.
+    fn across(&self) -> Option<Divergence> {
+        let look = self.look(self.place.context == Context::root);
+        [
+            ("kernel on ovlfuse's layers", &self.ovlfuse),
+            ("both on the kernel's layers", &self.kernel),
+        ]
+        .into_iter()
+        .find_map(|(what, layers)| {
+            let kernel = layers.view(Backend::Kernel, look);
+            let ovlfuse = layers.view(Backend::Ovlfuse, look);
+            same(what, &kernel, &ovlfuse, allowed::merged)
+        })
+    }
+}
+
+/// The first word of a result, so that shrinking keeps to one kind of difference.
+fn sort(result: &str) -> &str {
+    let first = result.split(' ').next().unwrap_or("");
+    let is_error = first.starts_with('E') && first.len() > 2;
+    if is_error || first == "ok" { first } else { "…" }
+}
+
+fn same(
+    what: &str,
+    left: &View,
+    right: &View,
+    allowed: impl Fn(&Difference) -> Option<&'static str>,
+) -> Option<Divergence> {
+    let all = left.diff(right);
+    let found: Vec<&Difference> = all.iter().filter(|one| allowed(one).is_none()).collect();
+    let first = found.first()?;
+    let shown: Vec<String> = found.iter().take(12).map(|one| format!("  {one}")).collect();
+    let text = format!("{what} ({} differences):\n{}", found.len(), shown.join("\n"));
+    Some(Divergence::new(format!("{what}: {}", first.field), text))
+}

@@ -1,0 +1,126 @@
+//! The kernel's overlayfs and ovlfuse, side by side on equal layers under equal random calls.
+//!
+//! | variable | meaning |
+//! | --- | --- |
+//! | `OVLFUSE_DIFF_SEEDS` | how many cases; without it, as many as fit into 20 seconds |
+//! | `OVLFUSE_DIFF_OPS` | calls of a case, 120 |
+//! | `OVLFUSE_DIFF_SEED` | the first case's seed, to repeat a run |
+//! | `OVLFUSE_DIFF_FS` | `tmpfs` (default), `dir` (what `OVLFUSE_TEST_DIR` is on), and as root `ext4`, `xfs`, `btrfs` in a loop mount |
+//! | `OVLFUSE_DIFF_KEEP_GOING` | set: report every kind of difference once instead of stopping |
+//! | `OVLFUSE_DIFF_SCRIPT` | a script to run instead of random ones |
+//! | `OVLFUSE_DIFF_PARALLEL` | seconds of the parallel mode, 10 |
+//!
+//! A case that differs is made short and printed as a script; put it into `regressions/`.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/mod.rs"]
+#[macro_use]
+mod common;
+
+mod acl;
+mod allowed;
+mod calls;
+mod case;
+mod generate;
+mod layers;
+mod parallel;
+mod rng;
+mod script;
+mod shrink;
+mod view;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use case::Place;
+use common::scratch::Filesystem;
+use common::{Context, Sandbox};
+use script::Script;
+
+mounted_tests! {
+    [root userns]: random_cases, regressions;
+}
+
+/// How long random cases run when their number is not given.
+const BUDGET: Duration = Duration::from_secs(20);
+/// How long a failing case may be shrunk.
+const SHRINKING: Duration = Duration::from_secs(60);
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")))
+}
+
+/// Where this run's layers lie; the file system lives as long as the second value.
+fn place(s: &Sandbox) -> (Place, Option<Filesystem>) {
+    let wanted = std::env::var("OVLFUSE_DIFF_FS").unwrap_or_else(|_| "tmpfs".into());
+    let filesystem = match wanted.as_str() {
+        "dir" => None,
+        "tmpfs" => Some(Filesystem::tmpfs("size=1g,mode=0755")),
+        kind => Some(Filesystem::image(kind, 1024)),
+    };
+    let sandbox = s.scratch().path().to_path_buf();
+    let directory = filesystem.as_ref().map_or(sandbox, |made| made.path().to_path_buf());
+    (Place { directory, context: s.context(), blocks: wanted == "tmpfs" }, filesystem)
+}
+
+fn random_cases(s: &mut Sandbox) {
+    let (place, _filesystem) = place(s);
+    if let Some(path) = std::env::var_os("OVLFUSE_DIFF_SCRIPT") {
+        return replay(Path::new(&path), &place);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let fresh = now.expect("after 1970").as_millis() % 1_000_000_000_000;
+    let first = variable("OVLFUSE_DIFF_SEED").unwrap_or(u64::try_from(fresh).expect("small"));
+    let count = variable("OVLFUSE_DIFF_SEEDS");
+    let calls = usize::try_from(variable("OVLFUSE_DIFF_OPS").unwrap_or(120)).expect("a count");
+    let start = Instant::now();
+    eprintln!("differential, {}: OVLFUSE_DIFF_SEED={first}", place.context.name());
+    let mut kinds = BTreeSet::new();
+    let mut done = 0;
+    while count.map_or_else(|| start.elapsed() < BUDGET, |count| done < count) {
+        one_case(first + done, calls, &place, &mut kinds);
+        done += 1;
+    }
+    eprintln!("{done} cases of {calls} calls in {:?}", start.elapsed());
+    assert!(kinds.is_empty(), "{} kinds of differences: {kinds:#?}", kinds.len());
+}
+
+fn one_case(seed: u64, calls: usize, place: &Place, kinds: &mut BTreeSet<String>) {
+    let script = generate::script(seed, calls, place.context);
+    let Some(found) = case::run(&script, place) else { return };
+    if !kinds.insert(found.kind.clone()) {
+        return;
+    }
+    eprintln!("seed {seed} differs, making it short: {}", found.text);
+    let (short, why) = shrink::shrink(&script, &found, place, Instant::now() + SHRINKING);
+    let report = format!("# seed {seed}: {}\n{short}---\n{}\n", why.kind, why.text);
+    eprintln!("=== a difference\n{report}===");
+    let keep_going = std::env::var_os("OVLFUSE_DIFF_KEEP_GOING").is_some();
+    assert!(keep_going, "seed {seed} differs:\n{report}");
+}
+
+fn replay(path: &Path, place: &Place) {
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    if let Some(found) = case::run(&Script::parse(&text), place) {
+        panic!("{}: {}\n{}", path.display(), found.kind, found.text);
+    }
+}
+
+/// Every script of `regressions/`; one whose name starts with `root-` or `userns-` only there.
+fn regressions(s: &mut Sandbox) {
+    let (place, _filesystem) = place(s);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/differential/regressions");
+    let entries = std::fs::read_dir(&folder).expect("the regressions");
+    let mut scripts: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    scripts.sort();
+    for path in scripts {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let other = if place.context == Context::root { "userns-" } else { "root-" };
+        if !name.starts_with(other) {
+            replay(&path, &place);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Threads on one mount (to come).
