@@ -1,6 +1,6 @@
 //! Attributes: GETATTR, SETATTR, READLINK, STATFS.
 
-use super::file::with_rights_of;
+use super::file::{has_set_id, with_rights_of};
 use super::node::Node;
 use super::{Caller, Fs};
 use crate::sys::node::SetTime;
@@ -95,7 +95,10 @@ impl Fs {
         }
         let fd =
             self.on(node, |at, _| self.with_descriptors(|| sys::node::open(at, OFlags::WRONLY)))?;
-        with_rights_of(caller, || rustix::fs::ftruncate(&fd, size))
+        match has_set_id(&fd)? {
+            true => with_rights_of(caller, || rustix::fs::ftruncate(&fd, size)),
+            false => sys::node::truncate(fd.as_fd(), size),
+        }
     }
 
     /// The target of the symbolic link `id`.

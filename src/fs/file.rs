@@ -302,7 +302,8 @@ pub(super) fn with_rights_of<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -
     }
 }
 
-fn has_set_id(fd: &OwnedFd) -> Result<bool> {
+/// Whether the open file `fd` has set-id bits.
+pub(super) fn has_set_id(fd: &OwnedFd) -> Result<bool> {
     let mode = rustix::fs::fstat(fd)?.st_mode;
     Ok(mode & (libc::S_ISUID | libc::S_ISGID) != 0)
 }

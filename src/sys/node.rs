@@ -110,6 +110,18 @@ pub fn chown(at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
     rustix::fs::chownat(at.dir, at.name, uid.map(Uid::from_raw), gid.map(Gid::from_raw), flags)
 }
 
+/// Cuts or extends the open regular file `fd` to `size` bytes as truncate(2)
+/// does: unlike with ftruncate(2) a file of that size keeps its times.
+///
+/// # Errors
+/// Those of truncate(2).
+pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    let path = At::fd(fd).proc_path()?;
+    let size = i64::try_from(size).map_err(|_| Errno::FBIG)?;
+    // SAFETY: the path lives through the call and is only read.
+    check(unsafe { libc::truncate64(path.as_ptr(), size) }.into()).map(|_| ())
+}
+
 /// A new value for one of the two times that utimensat(2) sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetTime {

@@ -69,7 +69,7 @@ impl Writer<'_> {
             26..32 => self.mknod_call(new, mode),
             32..36 => {
                 self.remember(&new, Kind::Other);
-                let target = self.rng.pick(&["a", "b", "nowhere", "c/d", "/dev/null"]);
+                let target = self.rng.pick(&["a", "b", "nowhere", "c/d", "/nowhere/null"]);
                 vec!["symlink".into(), target.into(), new]
             }
             36..46 => {

@@ -61,7 +61,7 @@ impl Writer<'_> {
                 self.remember(&path, Kind::File);
             }
             72..80 => {
-                let target = self.rng.pick(&["a", "b", "nowhere", "a/b", "/dev/null", "./c"]);
+                let target = self.rng.pick(&["a", "b", "nowhere", "a/b", "/nowhere/null", "./c"]);
                 self.push(&[layer, "symlink", &path, target]);
                 self.remember(&path, Kind::Other);
             }
