@@ -1,0 +1,97 @@
+//! From the mount to the end of the daemon.
+
+scripts! {
+    [root user userns] detaches_when_the_mount_answers: r#"
+        # The substitution ends when nobody has the pipe open any more.
+        printed=$(mount_here 2>&1)
+        [[ -z $printed ]] || complain "printed: $printed"
+        is lower cat merged/f
+        is lower2 cat merged/g
+        pid=$(daemons)
+        for fd in 0 1 2; do is /dev/null readlink "/proc/$pid/fd/$fd"; done
+        is / readlink "/proc/$pid/cwd"
+        echo new >merged/new
+        is '' "$OVLFUSE" umount merged
+        ended "$pid" || complain "the daemon is still there after ovlfuse umount"
+        is new cat upper/new
+        is '' ls merged"#;
+
+    [root user userns] is_in_the_mount_table: r#"
+        mount_here
+        is fuse.ovlfuse findmnt -no FSTYPE --mountpoint "$here/merged"
+        source=$(findmnt -no SOURCE --mountpoint "$here/merged")
+        [[ $source == *lower* ]] || complain "source: $source"
+        [[ $(df --output=source,fstype merged | tail -n 1) == *lower*fuse.ovlfuse* ]]
+        mount | grep -q "lower.* on $here/merged type fuse.ovlfuse (rw,"
+        is "$(df --output=size upper | tail -n 1)" bash -c 'df --output=size merged | tail -n 1'
+        "$OVLFUSE" umount merged"#;
+
+    [root user userns] a_signal_unmounts: r#"
+        for signal in TERM INT; do
+            exec_mount -f 2>log &
+            pid=$!
+            until mounted merged; do ended $pid && complain "$(cat log)"; done
+            is lower cat merged/f
+            kill -HUP $pid
+            is lower cat merged/f
+            kill -$signal $pid
+            wait $pid || complain "SIG$signal: exit status $?: $(cat log)"
+            mounted merged && complain "SIG$signal: still mounted"
+            mount_here
+            pid=$(daemons)
+            kill -$signal "$pid"
+            wait_for "$pid"
+            mounted merged && complain "SIG$signal: the detached daemon left the mount"
+        done; true"#;
+
+    [root user userns] a_signal_while_files_are_open: r#"
+        mount_here
+        exec 5>>merged/f
+        pid=$(daemons)
+        kill -TERM "$pid"
+        until ! mounted merged; do ended "$pid" && complain "ended, and the mount is still there"; done
+        echo more >&5 || complain "the open file no longer works"
+        exec 5>&-
+        wait_for "$pid"
+        is $'lower\nmore' cat upper/f"#;
+
+    [root userns] umount_8_ends_it: r#"
+        mount_here
+        pid=$(daemons)
+        umount merged
+        wait_for "$pid""#;
+
+    [root user] fusermount3_ends_it: r#"
+        mount_here
+        pid=$(daemons)
+        fusermount3 -u merged
+        wait_for "$pid""#;
+
+    [root user userns] umount_of_a_busy_mount: r#"
+        mount_here
+        exec 5<merged/f
+        refused 9 'in use' "$OVLFUSE" umount merged
+        is lower cat merged/f
+        exec 5<&-
+        is '' "$OVLFUSE" umount "$here/merged/"
+        refused 9 'not a mount point' "$OVLFUSE" umount merged"#;
+
+    [root user userns] a_killed_daemon_can_be_cleared_away: r#"
+        mount_here
+        pid=$(daemons)
+        kill -KILL "$pid"
+        wait_for "$pid"
+        until [[ $(cat merged/f 2>&1) == *'not connected'* ]]; do :; done
+        "$OVLFUSE" umount merged 2>/dev/null
+        mount_here
+        is lower cat merged/f
+        "$OVLFUSE" umount merged"#;
+
+    [root user userns] demo: r#"
+        "$OVLFUSE" demo >shown 2>&1 || complain "exit status $?: $(cat shown)"
+        for part in '(whiteout)' 'overlay.opaque="y"' 'base/etc/hostname: same'; do
+            grep -qF "$part" shown || complain "$part is not in: $(cat shown)"
+        done
+        ! grep -q CHANGED shown
+        is '' ls -A tmp"#;
+}
