@@ -179,7 +179,7 @@ impl Daemon {
 
     #[track_caller]
     fn wait_until_mounted(&mut self, merged: &Path, command: &Command) {
-        let mountinfo = File::open("/proc/self/mountinfo").expect("mountinfo");
+        let mountinfo = File::open("/proc/thread-self/mountinfo").expect("mountinfo");
         let pidfd = wait::pidfd(self.child.id());
         let deadline = Instant::now() + wait::DEADLINE;
         while !is_mounted(merged) {
@@ -250,7 +250,7 @@ fn kill(pidfd: impl AsFd) {
 
 /// Whether something is mounted exactly at `path`.
 pub fn is_mounted(path: &Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
     table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
 }
 

@@ -15,6 +15,17 @@ pub fn unshare_fs() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_FS) })
 }
 
+/// Gives the calling thread, and what it starts, mounts of its own.
+///
+/// Otherwise a user namespace that another test makes meanwhile takes a copy of this test's mounts
+/// along, and a daemon does not end before that copy is gone.
+pub fn unshare_mounts() -> io::Result<()> {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    // SAFETY: no pointers; only this thread's namespace and fs_struct are affected.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+}
+
 /// `truncate(2)`, which rustix does not carry.
 pub fn truncate(path: &std::ffi::CStr, size: u64) -> io::Result<()> {
     let size = libc::off_t::try_from(size).map_err(io::Error::other)?;

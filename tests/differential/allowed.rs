@@ -2,6 +2,7 @@
 
 use super::script::Line;
 use super::view::Difference;
+use crate::common::Context;
 
 /// Why `ovlfuse` may answer the call of `line` otherwise than the kernel does.
 pub fn call(line: &Line, kernel: &str, ovlfuse: &str) -> Option<&'static str> {
@@ -15,10 +16,27 @@ pub fn call(line: &Line, kernel: &str, ovlfuse: &str) -> Option<&'static str> {
     if name == "mapread" {
         return Some("a shared mapping made before copy-up sees the new data, in the kernel not");
     }
+    if fewer_blocks(&blocks(kernel), &blocks(ovlfuse))
+        && without(kernel, "blocks=") == without(ovlfuse, "blocks=")
+    {
+        return Some(FEWER_BLOCKS);
+    }
     if ["list", "flist"].contains(&name) && only_phantoms(kernel, ovlfuse) {
         return Some(PHANTOM);
     }
     None
+}
+
+const FEWER_BLOCKS: &str = "reading a hole through a mapping allocates on tmpfs";
+
+fn fewer_blocks(kernel: &str, ovlfuse: &str) -> bool {
+    let count = |text: &str| text.parse::<u64>().ok();
+    count(kernel).zip(count(ovlfuse)).is_some_and(|(kernel, ovlfuse)| ovlfuse < kernel)
+}
+
+/// The number of blocks in what stat gave.
+fn blocks(text: &str) -> String {
+    text.split(' ').find_map(|word| word.strip_prefix("blocks=")).unwrap_or("").to_owned()
 }
 
 const PHANTOM: &str = "a whiteout in a directory that nothing is below: the kernel lists it";
@@ -39,12 +57,18 @@ fn without(text: &str, field: &str) -> String {
 }
 
 /// Why merged views may differ so.
-pub fn merged(difference: &Difference) -> Option<&'static str> {
+pub fn merged(difference: &Difference, context: Context) -> Option<&'static str> {
     if difference.left == "stat=ENOENT" && difference.right == "absent" {
         return Some(PHANTOM);
     }
+    if difference.field == "blocks" && fewer_blocks(&difference.left, &difference.right) {
+        return Some(FEWER_BLOCKS);
+    }
     if difference.field == "wrong in listing" && difference.right == "absent" {
         return Some("the kernel lists an old number for a merged directory without origin");
+    }
+    if difference.field == "same inode as" && context != Context::root {
+        return Some("without origin the kernel gives a new name of a lower file another number");
     }
     None
 }

@@ -13,10 +13,8 @@ use crate::layers;
 use crate::script::Script;
 use crate::view::{Difference, Look, View};
 
-/// Views are compared after this many calls, beside at the end.
-const CALLS_PER_COMPARISON: usize = 60;
 /// A daemon that a case keeps busy longer is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where and how cases run.
 #[derive(Clone)]
@@ -65,14 +63,16 @@ struct Case<'a> {
 }
 
 /// One of the two equal sets of layers.
-struct Layers {
+pub struct Layers {
     lowers: Vec<PathBuf>,
-    spec: Spec,
+    /// How they are mounted.
+    pub spec: Spec,
     log: PathBuf,
 }
 
 impl Layers {
-    fn build(script: &Script, home: &Path, context: Context) -> Self {
+    /// Makes the layers of `script` in `home`.
+    pub fn build(script: &Script, home: &Path, context: Context) -> Self {
         let make = |name: &str| {
             let path = home.join(name);
             std::fs::create_dir_all(&path).expect("a layer's root");
@@ -93,12 +93,13 @@ impl Layers {
         Self { lowers, spec, log: home.join("log") }
     }
 
-    fn mount(&self, backend: Backend) -> Mount {
+    /// Mounts them.
+    pub fn mount(&self, backend: Backend) -> Mount {
         Mount::new(backend, self.spec.clone(), &self.log)
     }
 
     /// Mounts, looks, unmounts.
-    fn view(&self, backend: Backend, look: Look) -> View {
+    pub fn view(&self, backend: Backend, look: Look) -> View {
         let mount = self.mount(backend);
         let view = View::of(&self.spec.merged, look);
         mount.unmount();
@@ -176,12 +177,9 @@ impl<'a> Case<'a> {
         let side = |layers: &Layers| Side::new(layers.spec.merged.clone(), self.place.blocks);
         let (mut kernel, mut ovlfuse) = (side(&self.kernel), side(&self.ovlfuse));
         let calls = script.lines.iter().filter(|line| !line.is_layer());
-        for (index, line) in calls.enumerate() {
-            if line.word(0) == "compare" || index % CALLS_PER_COMPARISON == CALLS_PER_COMPARISON - 1
-            {
-                self.live(false)?;
-            }
+        for line in calls {
             if line.word(0) == "compare" {
+                self.live(false)?;
                 continue;
             }
             let (theirs, ours) = (kernel.call(line), ovlfuse.call(line));
@@ -200,7 +198,7 @@ impl<'a> Case<'a> {
     fn live(&self, inodes: bool) -> Result<View, Divergence> {
         let kernel = View::of(&self.kernel.spec.merged, self.look(false));
         let ovlfuse = View::of(&self.ovlfuse.spec.merged, self.look(false));
-        match same("merged", &kernel, &ovlfuse, allowed::merged) {
+        match same("merged", &kernel, &ovlfuse, |one| allowed::merged(one, self.place.context)) {
             Some(divergence) => Err(divergence),
             None if inodes => Ok(View::of(&self.ovlfuse.spec.merged, self.look(true))),
             None => Ok(ovlfuse),
@@ -223,12 +221,15 @@ impl<'a> Case<'a> {
         let again = self.ovlfuse.view(Backend::Ovlfuse, self.look(inodes));
         // Without `trusted.` there is no origin to find inode numbers by, and the kernel too
         // shows other numbers after a remount.
-        let inodes =
-            inodes.then(|| same("live/remounted", live, &again, allowed::merged)).flatten();
+        let inodes = inodes
+            .then(|| {
+                same("live/remounted", live, &again, |one| allowed::merged(one, self.place.context))
+            })
+            .flatten();
         inodes.or_else(|| {
             let kernel = self.kernel.view(Backend::Kernel, self.look(false));
             let again = self.ovlfuse.view(Backend::Ovlfuse, self.look(false));
-            same("remounted", &kernel, &again, allowed::merged)
+            same("remounted", &kernel, &again, |one| allowed::merged(one, self.place.context))
         })
     }
 
@@ -243,7 +244,7 @@ impl<'a> Case<'a> {
         .find_map(|(what, layers)| {
             let kernel = layers.view(Backend::Kernel, look);
             let ovlfuse = layers.view(Backend::Ovlfuse, look);
-            same(what, &kernel, &ovlfuse, allowed::merged)
+            same(what, &kernel, &ovlfuse, |one| allowed::merged(one, self.place.context))
         })
     }
 }
@@ -255,7 +256,8 @@ fn sort(result: &str) -> &str {
     if is_error || first == "ok" { first } else { "…" }
 }
 
-fn same(
+/// The differences that `allowed` does not explain.
+pub fn same(
     what: &str,
     left: &View,
     right: &View,

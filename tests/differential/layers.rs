@@ -11,8 +11,8 @@ use rustix::fs::{
 };
 
 use super::acl;
-use super::rng;
 use super::script::Line;
+use super::{phantom, rng};
 use crate::common::Context;
 
 /// The modification time of entries that no line gives another.
@@ -37,7 +37,9 @@ pub fn build(lines: &[Line], lowers: &[PathBuf], upper: &Path, context: Context)
             log_skip(line, &error);
         }
     }
-    for layer in lowers.iter().map(PathBuf::as_path).chain([upper]) {
+    let all: Vec<&Path> = lowers.iter().map(PathBuf::as_path).chain([upper]).collect();
+    phantom::remove(&all, context);
+    for layer in all {
         age(layer);
     }
     for (path, seconds, nanoseconds) in times {

@@ -9,6 +9,7 @@
 //! | `OVLFUSE_DIFF_KEEP_GOING` | set: report every kind of difference once instead of stopping |
 //! | `OVLFUSE_DIFF_SCRIPT` | a script to run instead of random ones |
 //! | `OVLFUSE_DIFF_PARALLEL` | seconds of the parallel mode, 10 |
+//! | `OVLFUSE_DIFF_THREADS` | its threads, 4 |
 //!
 //! A case that differs is made short and printed as a script; put it into `regressions/`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
@@ -24,6 +25,7 @@ mod case;
 mod generate;
 mod layers;
 mod parallel;
+mod phantom;
 mod rng;
 mod script;
 mod shrink;
@@ -39,13 +41,13 @@ use common::{Context, Sandbox};
 use script::Script;
 
 mounted_tests! {
-    [root userns]: random_cases, regressions;
+    [root userns]: random_cases, regressions, parallel_threads;
 }
 
 /// How long random cases run when their number is not given.
 const BUDGET: Duration = Duration::from_secs(20);
 /// How long a failing case may be shrunk.
-const SHRINKING: Duration = Duration::from_secs(60);
+const SHRINKING: Duration = Duration::from_secs(120);
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -54,6 +56,9 @@ fn variable(name: &str) -> Option<u64> {
 
 /// Where this run's layers lie; the file system lives as long as the second value.
 fn place(s: &Sandbox) -> (Place, Option<Filesystem>) {
+    if s.context() == Context::root {
+        common::sys::unshare_mounts().expect("unshare(CLONE_NEWNS)");
+    }
     let wanted = std::env::var("OVLFUSE_DIFF_FS").unwrap_or_else(|_| "tmpfs".into());
     let filesystem = match wanted.as_str() {
         "dir" => None,
@@ -91,6 +96,7 @@ fn one_case(seed: u64, calls: usize, place: &Place, kinds: &mut BTreeSet<String>
     let script = generate::script(seed, calls, place.context);
     let Some(found) = case::run(&script, place) else { return };
     if !kinds.insert(found.kind.clone()) {
+        eprintln!("seed {seed} again: {}", found.text);
         return;
     }
     eprintln!("seed {seed} differs, making it short: {}", found.text);
@@ -99,6 +105,13 @@ fn one_case(seed: u64, calls: usize, place: &Place, kinds: &mut BTreeSet<String>
     eprintln!("=== a difference\n{report}===");
     let keep_going = std::env::var_os("OVLFUSE_DIFF_KEEP_GOING").is_some();
     assert!(keep_going, "seed {seed} differs:\n{report}");
+}
+
+fn parallel_threads(s: &mut Sandbox) {
+    let (place, _filesystem) = place(s);
+    let seconds = variable("OVLFUSE_DIFF_PARALLEL").unwrap_or(10);
+    let threads = usize::try_from(variable("OVLFUSE_DIFF_THREADS").unwrap_or(4)).expect("a count");
+    parallel::run(&place, Duration::from_secs(seconds), threads);
 }
 
 fn replay(path: &Path, place: &Place) {

@@ -126,6 +126,10 @@ fn on_file(side: &Side, line: &Line, file: &File) -> io::Result<String> {
             ok()
         }
         "lseek" => {
+            if FileType::from_raw_mode(fstat(file)?.st_mode).is_dir() {
+                // FUSE answers for directories without asking the daemon.
+                return Err(Errno::ISDIR.into());
+            }
             let to = match line.word(3) {
                 "data" => SeekFrom::Data(line.size(2)),
                 "hole" => SeekFrom::Hole(line.size(2)),

@@ -66,14 +66,31 @@ fn names(side: &Side, line: &Line) -> Option<io::Result<String>> {
     }
 }
 
-/// Removes a tree as `rm -rf` does, except that it stops at the first error.
+/// Removes a tree name by name, sorted, up to the first error.
 fn remove_tree(path: &Path) -> io::Result<()> {
-    let kind = lstat(path)?;
-    if rustix::fs::FileType::from_raw_mode(kind.st_mode).is_dir() {
-        std::fs::remove_dir_all(path)
-    } else {
-        std::fs::remove_file(path)
+    let mut todo = vec![path.to_path_buf()];
+    while let Some(path) = todo.last().cloned() {
+        match unlinkat(CWD, &path, AtFlags::empty()) {
+            Err(rustix::io::Errno::ISDIR) => {}
+            Err(rustix::io::Errno::NOENT) if todo.len() > 1 => {}
+            other => other?,
+        }
+        if lstat(&path).is_ok() {
+            let entries = std::fs::read_dir(&path)?;
+            let mut below: Vec<_> =
+                entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+            below.retain(|path| lstat(path).is_ok());
+            if below.is_empty() {
+                unlinkat(CWD, &path, AtFlags::REMOVEDIR)?;
+            } else {
+                below.sort();
+                todo.extend(below);
+                continue;
+            }
+        }
+        todo.pop();
     }
+    Ok(())
 }
 
 /// Calls that ask for or change attributes.

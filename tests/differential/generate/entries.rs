@@ -15,6 +15,12 @@ impl Writer<'_> {
         }
     }
 
+    /// What was named as a directory so far.
+    fn dirs(&self) -> Vec<String> {
+        let dirs = self.paths.iter().filter(|(_, kind)| *kind == Kind::Dir);
+        dirs.map(|(path, _)| path.clone()).chain([".".into()]).collect()
+    }
+
     fn layer(&mut self, layer: &str, count: usize) {
         let mut named = Vec::new();
         for _ in 0..count {
@@ -24,6 +30,7 @@ impl Writer<'_> {
         for path in named {
             self.decorate(layer, &path);
         }
+        self.below = self.dirs();
         if self.rng.chance(20) {
             let mode = self.rng.pick(&["1777", "0755", "2775"]);
             self.push(&[layer, "dir", ".", mode]);
@@ -77,7 +84,10 @@ impl Writer<'_> {
                 self.push(&[&[layer, "node", &path, mode], node].concat());
                 self.remember(&path, Kind::Other);
             }
-            86..95 => self.push(&[layer, "whiteout", &path]),
+            // With nothing below its directory the kernel would show it.
+            86..95 if self.below.iter().any(|dir| *dir == parent(&path)) => {
+                self.push(&[layer, "whiteout", &path]);
+            }
             _ => {
                 self.push(&[layer, "dir", &path, "0755"]);
                 self.push(&[layer, "opaque", &path]);
@@ -127,4 +137,8 @@ impl Writer<'_> {
             self.push(&[layer, "mtime", path, seconds, nanoseconds]);
         }
     }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or(".", |(parent, _)| parent)
 }

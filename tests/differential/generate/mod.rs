@@ -13,6 +13,9 @@ use crate::script::{Line, Script, escape};
 /// Names that most entries get, few so that they collide.
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
+/// The views are compared after this many calls, beside at the end.
+const CALLS_PER_COMPARISON: usize = 40;
+
 /// What a path was made as.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -28,6 +31,8 @@ struct Writer<'a> {
     lines: Vec<Line>,
     /// Escaped paths, as they were named.
     paths: Vec<(String, Kind)>,
+    /// Directories of the layers below the one being written.
+    below: Vec<String>,
     seed: u64,
 }
 
@@ -35,11 +40,20 @@ struct Writer<'a> {
 pub fn script(seed: u64, calls: usize, context: Context) -> Script {
     let mut rng = Rng::new(seed);
     let lowers = rng.pick(&[1, 1, 2, 2, 3, 3, 5, 8]);
-    let mut writer =
-        Writer { rng: &mut rng, context, lines: Vec::new(), paths: Vec::new(), seed: 0 };
+    let mut writer = Writer {
+        rng: &mut rng,
+        context,
+        lines: Vec::new(),
+        paths: Vec::new(),
+        below: Vec::new(),
+        seed: 0,
+    };
     writer.layers(lowers);
-    for _ in 0..calls {
+    for number in 1..=calls {
         writer.call();
+        if number % CALLS_PER_COMPARISON == 0 {
+            writer.push(&["compare"]);
+        }
     }
     Script { lowers, options: Vec::new(), lines: writer.lines }
 }
