@@ -13,6 +13,16 @@ pub fn call(line: &Line, kernel: &str, ovlfuse: &str) -> Option<&'static str> {
             return Some("an unlinked file of a lower layer: the kernel counts the lower's names");
         }
     }
+    let changes = ["fchmod", "fchown", "futimens", "fsetxattr", "fremovexattr"].contains(&name);
+    if changes && ["EIO", "ENOTDIR"].contains(&kernel) {
+        return Some("the kernel tries to copy up a removed directory, and fails by accident");
+    }
+    if name == "rename" && kernel == "ESTALE" && ovlfuse == "ok" {
+        return Some("user.overlay: the kernel has two inodes for two names of a lower file");
+    }
+    if name == "rename" && kernel == "EEXIST" && ovlfuse == "ENOTEMPTY" {
+        return Some("a target that is not empty: xfs has an errno of its own");
+    }
     if name == "mapread" {
         return Some("a shared mapping made before copy-up sees the new data, in the kernel not");
     }

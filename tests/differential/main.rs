@@ -115,11 +115,17 @@ fn parallel_threads(s: &mut Sandbox) {
 }
 
 fn replay(path: &Path, place: &Place) {
+    if let Some(found) = differs(path, place) {
+        panic!("{found}");
+    }
+}
+
+/// What differs when the script at `path` runs.
+fn differs(path: &Path, place: &Place) -> Option<String> {
     let text =
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    if let Some(found) = case::run(&Script::parse(&text), place) {
-        panic!("{}: {}\n{}", path.display(), found.kind, found.text);
-    }
+    let found = case::run(&Script::parse(&text), place)?;
+    Some(format!("{}: {}", path.display(), found.text))
 }
 
 /// Every script of `regressions/`; one whose name starts with `root-` or `userns-` only there.
@@ -129,11 +135,13 @@ fn regressions(s: &mut Sandbox) {
     let entries = std::fs::read_dir(&folder).expect("the regressions");
     let mut scripts: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     scripts.sort();
+    let mut failed = Vec::new();
     for path in scripts {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let other = if place.context == Context::root { "userns-" } else { "root-" };
         if !name.starts_with(other) {
-            replay(&path, &place);
+            failed.extend(differs(&path, &place));
         }
     }
+    assert!(failed.is_empty(), "{} regressions:\n{}", failed.len(), failed.join("\n"));
 }
