@@ -33,6 +33,8 @@ pub struct Spec {
     pub context: Context,
     /// `RLIMIT_NOFILE` of the daemon, when not the test's own.
     pub max_descriptors: Option<u64>,
+    /// `RLIMIT_FSIZE` of the daemon, when not the test's own.
+    pub max_file_size: Option<u64>,
     /// After this time the daemon is killed, so that a hanging request fails its test.
     pub patience: Duration,
 }
@@ -158,9 +160,11 @@ impl Daemon {
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or("info".into()));
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("dup")).stderr(output);
         super::sys::before_exec(&mut command, super::sys::die_with_parent);
-        if let Some(max) = spec.max_descriptors {
-            let limit = Rlimit { current: Some(max), maximum: Some(max) };
-            super::sys::before_exec(&mut command, move || Ok(setrlimit(Resource::Nofile, limit)?));
+        let limits =
+            [(Resource::Nofile, spec.max_descriptors), (Resource::Fsize, spec.max_file_size)];
+        for (resource, max) in limits.into_iter().filter(|(_, max)| max.is_some()) {
+            let limit = Rlimit { current: max, maximum: max };
+            super::sys::before_exec(&mut command, move || Ok(setrlimit(resource, limit)?));
         }
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let patience = spec.patience;
@@ -277,6 +281,23 @@ pub fn arguments(spec: &Spec) -> Vec<std::ffi::OsString> {
     }
     arguments.extend([joined, spec.merged.clone().into()]);
     arguments
+}
+
+/// Asserts that `backend` refuses `spec`; ovlfuse with the exit code `code`.
+#[track_caller]
+pub fn assert_refused(backend: Backend, spec: &Spec, code: i32) {
+    match backend {
+        Backend::Kernel => {
+            mount_kernel(spec).expect_err("the kernel mounted it");
+        }
+        Backend::Ovlfuse => {
+            let mut command = Command::new("timeout");
+            command.arg("20").arg(context::ovlfuse()).args(arguments(spec)).stdin(Stdio::null());
+            let output = command.output().expect("timeout");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
+        }
+    }
 }
 
 /// Mounts the kernel's overlayfs. Outside the root context with `userxattr`.

@@ -18,6 +18,7 @@ pub struct Sandbox {
     options: Vec<String>,
     patience: Duration,
     max_descriptors: Option<u64>,
+    max_file_size: Option<u64>,
     /// What the lower layers held when first mounted.
     untouched: Vec<Snapshot>,
     mounted: Option<Mount>,
@@ -39,6 +40,7 @@ impl Sandbox {
             options: Vec::new(),
             patience: Duration::from_secs(120),
             max_descriptors: None,
+            max_file_size: None,
             untouched: Vec::new(),
             mounted: None,
             kernel_disagrees: None,
@@ -125,6 +127,11 @@ impl Sandbox {
         self.max_descriptors = Some(max);
     }
 
+    /// Lets no file that the daemon writes grow beyond `max` bytes.
+    pub fn max_file_size(&mut self, max: u64) {
+        self.max_file_size = Some(max);
+    }
+
     /// How many descriptors the daemon has open; `None` with the kernel's overlayfs.
     pub fn descriptors(&self) -> Option<usize> {
         self.mounted.as_ref().and_then(Mount::descriptors)
@@ -177,6 +184,7 @@ impl Sandbox {
             context: self.context,
             patience: self.patience,
             max_descriptors: self.max_descriptors,
+            max_file_size: self.max_file_size,
         }
     }
 

@@ -63,6 +63,21 @@ impl Filesystem {
         Self { root, _home: home }
     }
 
+    /// A ramfs, which knows neither ACLs nor limits.
+    pub fn ramfs() -> Self {
+        let home = directory();
+        let root = home.path().join("fs");
+        std::fs::create_dir(&root).expect("a mount point");
+        rustix::mount::mount("ramfs", &root, "ramfs", MountFlags::empty(), None)
+            .unwrap_or_else(|error| panic!("ramfs on {}: {error}", root.display()));
+        Self { root, _home: home }
+    }
+
+    /// The image file of one made by [`Filesystem::image`].
+    pub fn image_file(&self) -> PathBuf {
+        self.root.with_file_name("image")
+    }
+
     /// Its root directory.
     pub fn path(&self) -> &Path {
         &self.root

@@ -23,5 +23,6 @@ mod read_only;
 mod readdir;
 mod remove;
 mod rename;
+mod reviewed;
 mod special;
 mod xattr;
