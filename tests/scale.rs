@@ -39,6 +39,7 @@ fn a_million_files() {
         merged: tree.at("merged"),
         context: Context::root,
         max_descriptors: Some(256),
+        max_file_size: None,
         patience: Duration::from_secs(600),
     };
     let mount = Mount::new(backend(), spec, &tree.at("log"));

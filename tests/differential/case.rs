@@ -88,6 +88,7 @@ impl Layers {
             merged,
             context,
             max_descriptors: None,
+            max_file_size: None,
             patience: PATIENCE,
         };
         Self { lowers, spec, log: home.join("log") }
