@@ -14,6 +14,7 @@ use crate::layer::work::Temp;
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Errno, Kind, Result, Stat, identity, xattr};
 use crate::union::LayerId;
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,6 +37,21 @@ impl Copy<'_> {
             (None, Some(temp)) => Ok(temp.at()),
             (None, None) => Err(Errno::IO),
         }
+    }
+}
+
+/// A node that somebody copies up, or is about to use for that reason: while
+/// this lives it is kept when it loses its name.
+pub(super) struct Busy<'a> {
+    fs: &'a Fs,
+    id: u64,
+    latch: Arc<Mutex<()>>,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        // The map and this hold the latch; anyone else still waits for it.
+        self.fs.copying.remove_if(&self.id, |_, latch| Arc::strong_count(latch) <= 2);
     }
 }
 
@@ -100,16 +116,18 @@ impl Fs {
 
     /// Copies up `node`, whose parent is in upper.
     fn copy_up_one(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
-        let latch = Arc::clone(&self.copying.entry(node.id).or_default());
-        let held = latch.lock();
-        let done = match node.in_upper() {
+        let busy = self.busy(node);
+        let _held = busy.latch.lock();
+        match node.in_upper() {
             true => Ok(()),
             false => self.copy_and_install(node, keep),
-        };
-        drop(held);
-        // The map and this thread hold the latch; anyone else still waits for it.
-        self.copying.remove_if(&node.id, |_, l| Arc::strong_count(l) <= 2);
-        done
+        }
+    }
+
+    /// Marks `node` as about to be copied up.
+    pub(super) fn busy(&self, node: &Node) -> Busy<'_> {
+        let latch = Arc::clone(&self.copying.entry(node.id).or_default());
+        Busy { fs: self, id: node.id, latch }
     }
 
     fn copy_and_install(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
@@ -227,12 +245,11 @@ impl Fs {
         }
         let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;
         let (at, to) = (At::fd(parent_fd.as_fd()), At::new(parent_fd.as_fd(), name));
-        if has_lasting_origin(stat) {
-            self.set_impure(parent)?;
-        }
         let before = sys::stat::stat(at)?;
         let upper_ino = sys::stat::stat(copy.at()?)?.ino;
         let opened_up = OpenedUp::new(at, &before)?;
+        // Also where no origin is stored, as the kernel has it.
+        self.set_impure(parent)?;
         match (copy.temp, &copy.file) {
             (Some(temp), _) => temp.place(to)?,
             (None, Some(file)) => sys::node::link_fd(file.as_fd(), to)?,

@@ -60,6 +60,8 @@ impl Fs {
         let flags = OFlags::from_bits_retain(flags);
         let truncate = flags.contains(OFlags::TRUNC);
         let access = flags & OFlags::ACCMODE;
+        // Whoever removes the file meanwhile keeps it for this open.
+        let _busy = (!node.in_upper()).then(|| self.busy(&node));
         if truncate || access != OFlags::RDONLY {
             self.copy_up(&node, if truncate { 0 } else { u64::MAX })?;
         }
@@ -219,7 +221,8 @@ impl Fs {
     /// Those of fsync(2).
     pub fn fsync_dir(&self, id: u64, data_only: bool) -> Result<()> {
         let node = self.nodes.get(id)?;
-        if self.fsync == Fsync::Volatile || !node.in_upper() {
+        let removed = node.place.read().is_some();
+        if self.fsync == Fsync::Volatile || !node.in_upper() || removed {
             return Ok(());
         }
         let dir = self.dir_fd(&node, LayerId::UPPER)?;
@@ -284,7 +287,8 @@ impl Fs {
             return Some(fd);
         }
         let regular = matches!(node.kind, Kind::File | Kind::Symlink);
-        if regular && (nlink <= 1 || !node.in_upper()) && node.opens().is_empty() {
+        let wanted = self.copying.contains_key(&node.id);
+        if regular && !wanted && (nlink <= 1 || !node.in_upper()) && node.opens().is_empty() {
             return None;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

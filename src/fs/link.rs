@@ -22,6 +22,9 @@ impl Fs {
         if node.kind == Kind::Dir {
             return Err(Errno::PERM);
         }
+        if !node.in_upper() && node.link().is_none() {
+            return Err(Errno::NOENT);
+        }
         self.copy_up(&node, u64::MAX)?;
         self.copy_up(&parent, 0)?;
         let _names = dir.lock.write();

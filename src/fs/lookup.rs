@@ -119,18 +119,28 @@ impl Fs {
     /// Drops `n` lookups of the node `id`.
     pub fn forget(&self, id: u64, n: u64) {
         let Ok(node) = self.nodes.get(id) else { return };
-        let Some(links) = node.forget(n) else { return };
-        self.nodes.remove(id);
+        let mut dying = vec![(node, n)];
+        while let Some((node, n)) = dying.pop() {
+            let Some(links) = node.forget(n) else { continue };
+            self.drop_node(&node);
+            for link in links {
+                self.names.leave(&node, &link.parent, &link.name);
+                // It may have been kept for this child alone.
+                dying.push((link.parent, 0));
+            }
+        }
+    }
+
+    /// Takes a dead node out of the tables, and closes what was kept for it.
+    fn drop_node(&self, node: &Node) {
+        self.nodes.remove(node.id);
+        if let Ok(dir) = node.dir() {
+            self.listings.forget(node.id);
+            self.dirs.remove((node.id, LayerId::UPPER));
+            dir.stack.iter().for_each(|lower| self.dirs.remove((node.id, lower.layer)));
+        }
         if self.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
             sys::memory::trim();
-        }
-        if let Ok(dir) = node.dir() {
-            self.listings.forget(id);
-            self.dirs.remove((id, LayerId::UPPER));
-            dir.stack.iter().for_each(|lower| self.dirs.remove((id, lower.layer)));
-        }
-        for link in links {
-            self.names.leave(&node, &link.parent, &link.name);
         }
     }
 

@@ -213,17 +213,21 @@ impl Node {
         lookups != DEAD
     }
 
-    /// `n` lookups fewer. When none is left the node is dead, and the result
+    /// `n` lookups fewer. When none is left (and no child) the node is dead, and the result
     /// holds the names to be taken out of the parents.
     pub fn forget(&self, n: u64) -> Option<Vec<Link>> {
+        // A directory stays while children of it are known: their paths lead through it.
+        let children = self.dir.as_ref().map(|dir| dir.children.lock());
+        let has_children = children.as_ref().is_some_and(|c| !c.is_empty());
         let mut links = self.links.lock();
         let lookups = self.lookups.load(Ordering::Relaxed);
         if lookups >= IMMORTAL || self.id == ROOT_ID {
             return None;
         }
         let left = u64::from(lookups).saturating_sub(n) as u32;
-        self.lookups.store(if left == 0 { DEAD } else { left }, Ordering::Relaxed);
-        if left > 0 {
+        let dies = left == 0 && !has_children;
+        self.lookups.store(if dies { DEAD } else { left }, Ordering::Relaxed);
+        if !dies {
             return None;
         }
         let more = links.more.take().map(|m| m.links).unwrap_or_default();

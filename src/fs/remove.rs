@@ -34,6 +34,13 @@ impl Fs {
     pub fn rmdir(&self, parent: u64, name: &[u8]) -> Result<()> {
         let parent = self.nodes.get(parent)?;
         let dir = parent.dir()?;
+        if !parent.in_upper() {
+            // A directory that is not empty copies nothing up.
+            let _names = dir.lock.read();
+            let child = self.child(&parent, name)?;
+            let _victims = child.node.dir()?.lock.read();
+            self.check_empty(&child.node)?;
+        }
         self.copy_up(&parent, 0)?;
         let _names = dir.lock.write();
         let child = self.child(&parent, name)?;

@@ -63,16 +63,7 @@ impl Fs {
         let stored = self.stored(name)?;
         self.copy_up(&node, u64::MAX)?;
         self.on(&node, |at, _| {
-            let set = || xattr::set(at, &stored, value, flags);
-            if !is_acl(name) || !identity::may_chown() {
-                return set();
-            }
-            // As the caller, so that set-gid is cleared where it would be natively;
-            // an owner by capability only has no such rule.
-            match identity::as_user(caller.uid, caller.gid, Privilege::Caller, set) {
-                Err(Errno::PERM | Errno::ACCESS) => set(),
-                done => done,
-            }
+            as_caller_for_acl(name, caller, || xattr::set(at, &stored, value, flags))
         })
     }
 
@@ -80,7 +71,7 @@ impl Fs {
     ///
     /// # Errors
     /// `ENODATA` (without copy-up), those of removexattr(2) and of copy-up.
-    pub fn removexattr(&self, id: u64, name: &[u8]) -> Result<()> {
+    pub fn removexattr(&self, id: u64, name: &[u8], caller: Caller) -> Result<()> {
         self.upper()?;
         let node = self.nodes.get(id)?;
         let stored = self.stored(name)?;
@@ -88,16 +79,31 @@ impl Fs {
             self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;
         }
         self.copy_up(&node, u64::MAX)?;
-        self.on(&node, |at, _| xattr::remove(at, &stored))
+        self.on(&node, |at, _| as_caller_for_acl(name, caller, || xattr::remove(at, &stored)))
     }
 
     /// How the name that a user of the mount gives is stored.
     fn stored(&self, name: &[u8]) -> Result<CString> {
         let namespace: Namespace = self.layers.namespace;
+        if name == namespace.prefix() {
+            return Err(Errno::INVAL);
+        }
         CString::new(namespace.escape(name)).map_err(|_| Errno::INVAL)
     }
 }
 
 fn is_acl(name: &[u8]) -> bool {
     name.starts_with(b"system.posix_acl_")
+}
+
+/// Changes an ACL as the caller, so that set-gid is cleared where it would be
+/// natively; an owner by capability only has no such rule.
+fn as_caller_for_acl(name: &[u8], caller: Caller, change: impl Fn() -> Result<()>) -> Result<()> {
+    if !is_acl(name) || !identity::may_chown() {
+        return change();
+    }
+    match identity::as_user(caller.uid, caller.gid, Privilege::Caller, &change) {
+        Err(Errno::PERM | Errno::ACCESS) => change(),
+        done => done,
+    }
 }

@@ -474,8 +474,8 @@ impl Filesystem for Adapter {
         self.run(|fs| send_value(fs.listxattr(ino.0, caller(req)), size, reply));
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.run(|fs| done(fs.removexattr(ino.0, name.as_bytes()), reply));
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.run(|fs| done(fs.removexattr(ino.0, name.as_bytes(), caller(req)), reply));
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {

@@ -16,7 +16,7 @@ struct MountAttr {
 
 /// A private, read-only copy of the mount of directory `dir`, rooted there: it
 /// shows what lies on that file system, never what is mounted on top of it,
-/// updates no access times and refuses every change.
+/// updates no access times where that may be asked for, and refuses every change.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN` in the user namespace of the mounts, `EINVAL`
@@ -25,10 +25,18 @@ pub fn private_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     let at_empty_path = OpenTreeFlags::from_bits_retain(libc::AT_EMPTY_PATH as u32);
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | at_empty_path;
     let tree = rustix::mount::open_tree(dir, c"", flags)?;
+    // The access time setting is a field of its own, replaced as a whole.
+    let no_atime = (libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR__ATIME);
+    // A user namespace may not change that of a mount it inherited.
+    set_attributes(&tree, no_atime).or_else(|_| set_attributes(&tree, (0, 0)))?;
+    Ok(tree)
+}
+
+/// Makes the mount `tree` read-only and private, and sets and clears further attributes.
+fn set_attributes(tree: &OwnedFd, (set, clear): (u64, u64)) -> Result<()> {
     let attr = MountAttr {
-        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME,
-        // The access time setting is a field of its own, replaced as a whole.
-        attr_clr: libc::MOUNT_ATTR__ATIME,
+        attr_set: libc::MOUNT_ATTR_RDONLY | set,
+        attr_clr: clear,
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
@@ -42,6 +50,6 @@ pub fn private_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
             &raw const attr,
             size_of::<MountAttr>(),
         )
-    })?;
-    Ok(tree)
+    })
+    .map(|_| ())
 }

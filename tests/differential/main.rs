@@ -47,7 +47,7 @@ mounted_tests! {
 /// How long random cases run when their number is not given.
 const BUDGET: Duration = Duration::from_secs(20);
 /// How long a failing case may be shrunk.
-const SHRINKING: Duration = Duration::from_secs(120);
+const SHRINKING: Duration = Duration::from_secs(30);
 
 fn variable(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

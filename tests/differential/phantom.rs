@@ -58,8 +58,7 @@ fn is_shared(directory: &Path, layers: &[&Path], opaque: &str) -> bool {
     for (depth, layer) in layers.iter().rev().enumerate() {
         let mut path = layer.to_path_buf();
         let mut parts = directory.iter();
-        loop {
-            let Ok(found) = path.symlink_metadata() else { break };
+        while let Ok(found) = path.symlink_metadata() {
             if !found.is_dir() {
                 return false;
             }
