@@ -132,6 +132,9 @@ fn open_dir<'a>(path: &'a Path, role: &str, failure: Failure) -> Result<Opened<'
             Errno::NOENT => format!("{role} {shown} does not exist; create it or correct the path"),
             Errno::NOTDIR => format!("{role} {shown} is not a directory"),
             Errno::ACCESS => format!("{role} {shown} may not be read; change its permissions"),
+            Errno::MFILE => format!(
+                "{role} {shown} cannot be opened: a layer takes a descriptor, and the limit is reached; raise it (ulimit -n)"
+            ),
             e => format!("cannot open {role} {shown}: {e}"),
         };
         MountError::new(failure, what)
