@@ -23,8 +23,13 @@ pub struct OpenFile {
     node: Arc<Node>,
     /// `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
     access: OFlags,
+    /// A process runs it: opened by execve(2).
+    executed: bool,
     backing: RwLock<Backing>,
 }
+
+/// The flag of files that execve(2) opens (`__FMODE_EXEC` in the kernel's `include/linux/fs.h`).
+const EXECUTE: OFlags = OFlags::from_bits_retain(0x20);
 
 #[derive(Debug)]
 struct Backing {
@@ -54,12 +59,16 @@ impl Fs {
     /// Opens node `id` with the `open(2)` flags `flags`; the file's handle.
     ///
     /// # Errors
-    /// `EROFS`, those of copy-up and of open(2).
+    /// `EROFS`, `ETXTBSY`, those of copy-up and of open(2).
     pub fn open(&self, id: u64, flags: u32, caller: Caller) -> Result<u64> {
         let node = self.nodes.get(id)?;
         let flags = OFlags::from_bits_retain(flags);
         let truncate = flags.contains(OFlags::TRUNC);
         let access = flags & OFlags::ACCMODE;
+        // The kernel looks only after it has told us to truncate, unless the file is opened for writing.
+        if truncate && node.opens().iter().any(|f| f.executed) {
+            return Err(Errno::TXTBSY);
+        }
         // Whoever removes the file meanwhile keeps it for this open.
         let _busy = (!node.in_upper()).then(|| self.busy(&node));
         if truncate || access != OFlags::RDONLY {
@@ -69,7 +78,7 @@ impl Fs {
         if truncate && let Some(fd) = &backing.fd {
             self.cut(fd, access, &node, caller)?;
         }
-        Ok(self.add_file(node, access, backing))
+        Ok(self.add_file(node, flags, backing))
     }
 
     /// Empties a file that is opened with `O_TRUNC`.
@@ -84,14 +93,18 @@ impl Fs {
 
     /// Adds a file that was just created and opened as `fd`; its handle.
     pub(super) fn add_created(&self, node: Arc<Node>, flags: u32, fd: OwnedFd) -> u64 {
-        let access = OFlags::from_bits_retain(flags) & OFlags::ACCMODE;
-        self.add_file(node, access, Backing { fd: Some(Arc::new(fd)), in_upper: true })
+        let flags = OFlags::from_bits_retain(flags);
+        self.add_file(node, flags, Backing { fd: Some(Arc::new(fd)), in_upper: true })
     }
 
-    fn add_file(&self, node: Arc<Node>, access: OFlags, backing: Backing) -> u64 {
+    fn add_file(&self, node: Arc<Node>, flags: OFlags, backing: Backing) -> u64 {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let backing = RwLock::new(backing);
-        let file = Arc::new(OpenFile { node: Arc::clone(&node), access, backing });
+        let file = Arc::new(OpenFile {
+            node: Arc::clone(&node),
+            access: flags & OFlags::ACCMODE,
+            executed: flags.contains(EXECUTE),
+            backing: RwLock::new(backing),
+        });
         node.add_open(&file);
         self.open_files.insert(handle, file);
         handle

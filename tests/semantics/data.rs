@@ -365,11 +365,18 @@ fn executable_in_use(s: &mut Sandbox) {
     let m = s.mount();
     let mut running = std::process::Command::new(m.at("bin/sleep")).arg("1000").spawn().unwrap();
     m.chmod("bin/sleep", 0o700);
+    let cut = OFlags::RDONLY | OFlags::TRUNC;
+    assert_errno(
+        rustix::fs::open(m.at("bin/sleep"), cut, rustix::fs::Mode::empty()),
+        Errno::TXTBSY,
+    );
+    let whole = m.read("bin/sleep") == s.lower().read("bin/sleep");
     let busy = std::fs::OpenOptions::new().write(true).open(m.at("bin/sleep"));
     let expected =
         std::fs::OpenOptions::new().write(true).open(format!("/proc/{}/exe", running.id()));
     running.kill().unwrap();
     running.wait().unwrap();
+    assert!(whole, "nothing was cut off");
     assert_eq!(busy.is_err(), expected.is_err(), "as the path of the running program itself");
     let writing = m.open("bin/sleep", OFlags::WRONLY);
     assert_errno(std::process::Command::new(m.at("bin/sleep")).spawn().map(|_| ()), Errno::TXTBSY);
