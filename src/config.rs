@@ -32,6 +32,8 @@ pub struct Config {
     pub mountpoint: PathBuf,
     /// When written data reaches the disk.
     pub fsync: Fsync,
+    /// Whether upper carries an identifier, and origins the one of their file system.
+    pub uuid: Uuid,
     /// Use `user.overlay.` names even where `trusted.overlay.` could be used.
     pub userxattr: bool,
     /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
@@ -63,6 +65,20 @@ pub enum Fsync {
     Auto,
     /// Copied-up metadata is synced as well.
     Strict,
+}
+
+/// What identifies the overlay and its file systems (`uuid=` of the kernel).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Uuid {
+    /// Origins carry no file system's UUID; for layers on one file system.
+    Off,
+    /// Upper gets no identifier.
+    Null,
+    /// A new upper gets an identifier.
+    #[default]
+    Auto,
+    /// Upper has an identifier.
+    On,
 }
 
 /// Flags of the mount itself.

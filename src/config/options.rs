@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::split::{split_escaped, split_options, unescape, unescape_path};
 use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, REFUSED};
-use super::{Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, Fsync, MAX_LOWERS, MountFlags, Upper};
+use super::{
+    Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, Fsync, MAX_LOWERS, MountFlags, Upper, Uuid,
+};
 use crate::error::{Failure, MountError};
 
 /// The most reader threads that `threads=` may ask for.
@@ -26,6 +28,7 @@ pub struct Options {
     upper: Option<PathBuf>,
     work: Option<PathBuf>,
     fsync: Fsync,
+    uuid: Uuid,
     userxattr: bool,
     dot_wh: bool,
     mount: MountFlags,
@@ -45,6 +48,7 @@ impl Options {
             upper: None,
             work: None,
             fsync: Fsync::default(),
+            uuid: Uuid::default(),
             userxattr: false,
             dot_wh,
             mount: MountFlags::default(),
@@ -194,6 +198,7 @@ impl Options {
         match (item.name, item.value) {
             (b"volatile", None) => self.fsync = Fsync::Volatile,
             (b"fsync", _) => self.fsync = item.one_of(FSYNC)?,
+            (b"uuid", _) => self.uuid = item.one_of(UUID)?,
             (b"userxattr", None) => self.userxattr = true,
             (b"whiteouts", _) => self.dot_wh = item.one_of(WHITEOUTS)?,
             (b"xino", _) => self.set_xino(item)?,
@@ -301,6 +306,7 @@ impl Options {
             upper: self.upper.map(|dir| Upper { dir, work: self.work }),
             mountpoint,
             fsync: self.fsync,
+            uuid: self.uuid,
             userxattr: self.userxattr,
             dot_wh: self.dot_wh,
             mount,
@@ -318,6 +324,10 @@ const FSYNC: &[(&str, Fsync)] = &[
     ("0", Fsync::Volatile),
     ("1", Fsync::Auto),
 ];
+
+/// The values of `uuid=`.
+const UUID: &[(&str, Uuid)] =
+    &[("off", Uuid::Off), ("null", Uuid::Null), ("auto", Uuid::Auto), ("on", Uuid::On)];
 
 /// The values of `whiteouts=`: whether `.wh.` names count beside the kernel's whiteouts.
 const WHITEOUTS: &[(&str, bool)] = &[("kernel", false), ("dot_wh", true)];

@@ -19,7 +19,6 @@ const NO_HANDLES: &str =
     "cannot work in FUSE: file handles of a FUSE mount do not outlive its daemon";
 const NO_VERITY: &str = "cannot work in FUSE: only the kernel can check fs-verity digests while it \
                          reads a file";
-const NO_FSID: &str = "cannot work in FUSE: statfs of a FUSE mount has no file system identifier";
 
 /// Options whose accepted values are the way a mount works anyway.
 pub const CHOICES: &[Choice] = &[
@@ -35,11 +34,6 @@ pub const CHOICES: &[Choice] = &[
         name: "verity",
         accepted: &["off"],
         refused: &[("on", NO_VERITY), ("require", NO_VERITY)],
-    },
-    Choice {
-        name: "uuid",
-        accepted: &["auto", "null"],
-        refused: &[("on", NO_FSID), ("off", NOT_YET)],
     },
     Choice { name: "fast_ino", accepted: &["0"], refused: &[("1", NOT_YET)] },
     Choice { name: "noxattrs", accepted: &["0"], refused: &[("", NOT_YET), ("1", NOT_YET)] },

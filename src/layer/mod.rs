@@ -11,6 +11,7 @@
 
 pub mod dirs;
 pub mod facts;
+pub mod instance;
 pub mod open;
 pub mod overlap;
 pub mod work;

@@ -5,8 +5,8 @@
 
 use super::overlap::{self, Member};
 use super::work::{Abilities, Work, remove_tree};
-use super::{Lower, Upper, facts};
-use crate::config::{Config, Fsync, MAX_LOWERS};
+use super::{Lower, Upper, facts, instance};
+use crate::config::{Config, Fsync, MAX_LOWERS, Uuid};
 use crate::error::{Failure, MountError};
 use crate::format::{Namespace, OverlayName, acl};
 use crate::sys::{self, At, Errno, handle, identity, xattr};
@@ -104,10 +104,13 @@ fn open_checked(
     let upper = match (upper, work) {
         (Some(upper), Some(work)) => {
             overlap::check_mountpoint(&config.mountpoint, &member("upper layer", &upper))?;
-            Some(finish_upper(upper, work, namespace, config.fsync)?)
+            Some(finish_upper(upper, work, namespace, config)?)
         }
         _ => None,
     };
+    if config.uuid == Uuid::Off {
+        forget_uuid(&mut file_systems);
+    }
     Ok(Layers { upper, lowers, namespace, file_systems })
 }
 
@@ -257,14 +260,26 @@ fn finish_upper(
     upper: Opened<'_>,
     work: Opened<'_>,
     namespace: Namespace,
-    fsync: Fsync,
+    config: &Config,
 ) -> Result<Upper> {
     lock(&upper, "upper layer", Failure::Layer)?;
     lock(&work, "work directory", Failure::Work)?;
-    let dir = prepare_work(&work, fsync)?;
+    let dir = prepare_work(&work, config.fsync)?;
     let abilities = probe(&upper, dir.as_fd(), namespace)?;
     let work_dir = Work::new(dir, abilities);
-    Ok(Upper { root: upper.fd, work: work_dir, namespace, _work_lock: work.fd })
+    let finished = Upper { root: upper.fd, work: work_dir, namespace, _work_lock: work.fd };
+    if let Err(e) = instance::identify(&finished, config.uuid) {
+        log::warn!("upper layer {} gets no identifier: {e}", upper.path.display());
+    }
+    Ok(finished)
+}
+
+/// `uuid=off`: origins are those of the only file system there is.
+fn forget_uuid(file_systems: &mut [Option<FileSystem>]) {
+    match file_systems {
+        [Some(only)] => only.uuid = [0; 16],
+        _ => log::warn!("uuid=off needs all layers on one file system; going on as with uuid=null"),
+    }
 }
 
 /// Takes an exclusive lock that lasts as long as the descriptor.

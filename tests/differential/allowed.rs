@@ -85,8 +85,9 @@ pub fn merged(difference: &Difference, context: Context) -> Option<&'static str>
 
 /// Why upper layers on disk may differ so.
 pub fn upper(difference: &Difference) -> Option<&'static str> {
-    if difference.path == "." && difference.field.ends_with(".overlay.uuid") {
-        return Some("ovlfuse writes no uuid yet");
+    let both = difference.left != "absent" && difference.right != "absent";
+    if difference.path == "." && difference.field.ends_with(".overlay.uuid") && both {
+        return Some("it is a random number");
     }
     if difference.field.ends_with(".overlay.impure") && difference.left == "absent" {
         return Some("the kernel's readdir drops the mark when no entry needs it any more");

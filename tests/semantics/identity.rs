@@ -12,6 +12,9 @@ mounted_tests! {
         single_layer_numbers_are_the_layers, dot_and_dotdot, links_made_and_removed, open_descriptor_keeps_its_number,
         links_across_directories, hard_link_limit_and_refusals;
     [root]: numbers_survive_remount, layers_on_several_filesystems, hard_links_after_remount;
+    [root userns user]: identifier_of_a_new_upper;
+    [root userns]: identifier_of_an_old_upper, identifier_only_when_asked_for,
+        origins_without_file_system;
 }
 
 fn numbers_survive_copy_up(s: &mut Sandbox) {
@@ -246,4 +249,49 @@ fn layers_on_several_filesystems(s: &mut Sandbox) {
     let m = s.remount();
     assert_eq!(m.ino("0-3"), before);
     s.finish();
+}
+
+fn identifier_of_a_new_upper(s: &mut Sandbox) {
+    s.lower().file("d/f", "lower");
+    let uuid = s.overlay_xattr("uuid");
+    s.mount();
+    let first = s.upper().xattr("", &uuid).expect("an identifier");
+    assert_eq!(first.len(), 16);
+    let m = s.remount();
+    assert_eq!(s.upper().xattr("", &uuid), Some(first), "it stays");
+    assert_eq!(m.xattr_names(""), [""; 0]);
+}
+
+fn identifier_of_an_old_upper(s: &mut Sandbox) {
+    s.lower().file("d/f", "lower");
+    let (uuid, impure) = (s.overlay_xattr("uuid"), s.overlay_xattr("impure"));
+    s.upper().set_xattr("", &impure, "y");
+    s.mount();
+    assert_eq!(s.upper().xattr("", &uuid), None);
+    s.unmount();
+    s.option("uuid=on");
+    s.mount();
+    assert_eq!(s.upper().xattr("", &uuid).expect("an identifier").len(), 16);
+}
+
+fn identifier_only_when_asked_for(s: &mut Sandbox) {
+    s.lower().file("d/f", "lower");
+    s.option("uuid=null");
+    let m = s.mount();
+    m.append("d/f", "+");
+    assert_eq!(s.upper().xattr("", s.overlay_xattr("uuid")), None);
+}
+
+fn origins_without_file_system(s: &mut Sandbox) {
+    s.lower().file("d/f", "lower");
+    s.option("uuid=off");
+    let m = s.mount();
+    let ino = m.stat("d/f").st_ino;
+    m.append("d/f", "+");
+    assert_eq!(s.upper().xattr("", s.overlay_xattr("uuid")), None);
+    let origin = s.upper().xattr("d/f", s.overlay_xattr("origin")).expect("an origin");
+    if !origin.is_empty() {
+        assert_eq!(origin[5..21], [0; 16], "{origin:?}");
+        assert_eq!(s.remount().stat("d/f").st_ino, ino);
+    }
 }
