@@ -35,7 +35,7 @@ impl Fs {
         let to = At::new(parent_fd.as_fd(), name);
         let mut place = node.place.write();
         let stat = self.at_place(&node, &place, |from, _| {
-            if !from.is_fd() && self.has_origin(from, node.kind)? {
+            if !from.is_fd() && self.shows_other_ino(&node, from)? {
                 self.set_impure(&parent)?;
             }
             match link_at(from, to) {

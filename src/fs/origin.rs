@@ -3,7 +3,7 @@
 use super::Fs;
 use super::node::Node;
 use crate::format::{Namespace, OverlayName, origin::Origin};
-use crate::sys::{At, Errno, Kind, Result, handle, stat, xattr};
+use crate::sys::{At, Result, handle, stat, xattr};
 use crate::union::LayerId;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -88,14 +88,8 @@ impl Fs {
         })
     }
 
-    /// Whether the object at `at` in upper carries an origin.
-    pub(super) fn has_origin(&self, at: At<'_>, kind: Kind) -> Result<bool> {
-        if self.layers.namespace == Namespace::User && !matches!(kind, Kind::File | Kind::Dir) {
-            return Ok(false);
-        }
-        match self.upper()?.is_marked(at, OverlayName::Origin) {
-            Err(Errno::ACCESS | Errno::PERM) => Ok(false),
-            done => done,
-        }
+    /// Whether `node`, which is at `at` in upper, shows the inode number of its origin.
+    pub(super) fn shows_other_ino(&self, node: &Node, at: At<'_>) -> Result<bool> {
+        Ok(self.shown_ino(LayerId::UPPER, stat::stat(at)?.ino) != node.ino())
     }
 }

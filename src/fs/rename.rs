@@ -124,6 +124,10 @@ impl Fs {
         let moved = source.child.ok_or(Errno::NOENT)?;
         let is_dir = moved.node.kind == Kind::Dir;
         let victim = target.child.as_ref();
+        // The kernel marks before it knows whether a directory of upper alone can be replaced.
+        if is_dir && victim.is_some_and(|v| v.node.is_pure_upper()) {
+            self.hide_below(upper, from, new.parent)?;
+        }
         // Locked after its parents, so that nothing is made in it meanwhile.
         let _victims = match victim {
             Some(v) if v.node.kind == Kind::Dir => {
@@ -138,8 +142,9 @@ impl Fs {
             self.hide_below(upper, from, new.parent)?;
         }
         self.carry_origin(&moved, from, new.parent)?;
-        let over_whiteout =
-            is_dir && victim.is_none_or(|v| !v.node.in_upper()) && self.is_upper_whiteout(to)?;
+        let over_whiteout = (is_dir || source.below)
+            && victim.is_none_or(|v| !v.node.in_upper())
+            && self.is_upper_whiteout(to)?;
         let (mut moved_place, victim_place) = lock_places(&moved.node, victim.map(|v| &v.node));
         let kept = match (victim, &victim_place) {
             (Some(v), Some(place)) => self.keep(&v.node, place, v.stat)?,
@@ -235,7 +240,7 @@ impl Fs {
 
     /// Marks the new directory of an object with an origin as impure.
     fn carry_origin(&self, moved: &Child<'_>, at: At<'_>, parent: &Node) -> Result<()> {
-        if moved.node.kind != Kind::Dir && self.has_origin(at, moved.node.kind)? {
+        if moved.node.kind != Kind::Dir && self.shows_other_ino(&moved.node, at)? {
             self.set_impure(parent)?;
         }
         Ok(())
@@ -322,8 +327,8 @@ fn lock_places<'a>(
 }
 
 /// The rename in upper. `leave_whiteout`: the source's name must stay hidden.
-/// `over_whiteout`: a directory takes the place of a whiteout, which only an
-/// exchange can do; the whiteout then serves at the source's name, or goes.
+/// `over_whiteout`: the target is a whiteout that is exchanged with the source,
+/// the only way for a directory; it then serves at the source's name, or goes.
 fn move_in_upper(
     upper: &Upper,
     from: At<'_>,
