@@ -59,6 +59,8 @@ pub struct Caller {
     pub uid: u32,
     /// File system group id.
     pub gid: u32,
+    /// The thread, as this process sees it; 0 when it does not.
+    pub pid: u32,
 }
 
 /// An object as LOOKUP and the creating requests answer it. Carries one lookup.

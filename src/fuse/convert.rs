@@ -31,7 +31,7 @@ pub(super) fn errno(e: sys::Errno) -> fuser::Errno {
 
 /// Who sent `req`.
 pub(super) fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid() }
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 
 /// The new object that `req` asks for.

@@ -169,6 +169,18 @@ fn is_mapped(map: &str, id: u32) -> bool {
     })
 }
 
+/// Whether the thread `pid` has the supplementary group `gid` (`Groups:` of its status, proc(5)).
+/// `false` when it cannot be read.
+pub fn has_group(pid: u32, gid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| lists_group(&status, gid))
+}
+
+fn lists_group(status: &str, gid: u32) -> bool {
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    groups.is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)))
+}
+
 fn set_fs_uid(uid: u32) -> Result<()> {
     // SAFETY: setfsuid(2) has no memory arguments.
     let set = |id: u32| unsafe { libc::syscall(libc::SYS_setfsuid, libc::c_ulong::from(id)) };
@@ -194,6 +206,13 @@ mod tests {
         assert!(is_mapped(map, 0) && is_mapped(map, 65536));
         assert!(!is_mapped(map, 65537));
         assert!(is_mapped("0 0 4294967295\n", 65534));
+    }
+
+    #[test]
+    fn supplementary_groups() {
+        let status = "Name:\tx\nGid:\t7\t7\t7\t7\nGroups:\t4 24 3050 \nNStgid:\t9\n";
+        assert!(lists_group(status, 3050) && lists_group(status, 4));
+        assert!(!lists_group(status, 7) && !lists_group("Name:\tx\n", 7));
     }
 
     #[test]
