@@ -45,8 +45,8 @@ impl Fs {
     pub(super) fn node_attr(&self, node: &Node) -> Result<Stat> {
         let place = node.place.read();
         let stat = match &*place {
-            Some(gone) => match &gone.fd {
-                Some(fd) => sys::stat::stat(At::fd(fd.as_fd()))?,
+            Some(gone) => match &gone.kept {
+                Some(kept) => sys::stat::stat(At::fd(kept.fd.as_fd()))?,
                 None => gone.stat,
             },
             None => self.at_place(node, &place, |at, _| sys::stat::stat(at))?,

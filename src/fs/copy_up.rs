@@ -67,7 +67,8 @@ impl Fs {
     /// of its data (the rest is about to be cut off).
     ///
     /// # Errors
-    /// `EROFS`; `EEXIST` for a removed object, as the kernel has it;
+    /// `EROFS`; `EEXIST` for a removed object, `ENOENT` where its directory is
+    /// gone too, as the kernel has it;
     /// `EOVERFLOW` for an owner without a mapping; `ENOSPC`… Nothing has
     /// changed then, except that ancestors may be in upper.
     pub(super) fn copy_up(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
@@ -76,7 +77,7 @@ impl Fs {
             return Ok(());
         }
         let mut missing = vec![Arc::clone(node)];
-        let mut link = node.link().ok_or(Errno::EXIST)?;
+        let Some(mut link) = node.link() else { return Err(self.copy_up_removed(node)) };
         while !link.parent.in_upper() {
             missing.push(Arc::clone(&link.parent));
             link = link.parent.link().ok_or(Errno::NOENT)?;
@@ -85,6 +86,18 @@ impl Fs {
             self.copy_up_one(&next, keep)?;
         }
         Ok(())
+    }
+
+    /// Why the removed object `node` cannot be copied up. The kernel finds out when it puts the
+    /// copy in its place, so its directory becomes impure.
+    fn copy_up_removed(&self, node: &Node) -> Errno {
+        let Some(parent) = node.place.read().as_ref().map(|gone| Arc::clone(&gone.parent)) else {
+            return Errno::EXIST;
+        };
+        match parent.is_removed() {
+            true => Errno::NOENT,
+            false => self.set_impure(&parent).err().unwrap_or(Errno::EXIST),
+        }
     }
 
     /// Whether a change of the node `id` may wait for long: it is being copied

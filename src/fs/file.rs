@@ -5,11 +5,11 @@
 //! do. When descriptors run out, those of files that can be opened again by
 //! name are closed and opened at the next use.
 
-use super::node::Node;
-use super::{Caller, Fs};
+use super::node::{Kept, Node};
+use super::{Caller, Fs, paths};
 use crate::config::Fsync;
 use crate::sys::identity::{self, Privilege};
-use crate::sys::{self, At, Errno, Kind, Result, data};
+use crate::sys::{self, At, Errno, Kind, Result, Stat, data};
 use crate::union::LayerId;
 use parking_lot::RwLock;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -30,6 +30,10 @@ pub struct OpenFile {
 
 /// The flag of files that execve(2) opens (`__FMODE_EXEC` in the kernel's `include/linux/fs.h`).
 const EXECUTE: OFlags = OFlags::from_bits_retain(0x20);
+
+/// The most 512-byte blocks of an unlinked file that is kept without being open: the room of a
+/// larger one is wanted back at once.
+const KEPT_BLOCKS: u64 = 2048;
 
 #[derive(Debug)]
 struct Backing {
@@ -116,12 +120,10 @@ impl Fs {
         }
         let place = node.place.read();
         let in_upper = node.in_upper();
-        let fd = match &*place {
-            None if !in_upper => self.at_place(node, &place, |at, _| self.open_lower(at)),
-            _ => self.at_place(node, &place, |at, _| {
-                self.with_descriptors(|| sys::node::open(at, access))
-            }),
-        }?;
+        let fd = self.at_place(node, &place, |at, layer| match layer.is_upper() {
+            true => self.with_descriptors(|| sys::node::open(at, access)),
+            false => self.open_lower(at),
+        })?;
         Ok(Backing { fd: Some(Arc::new(fd)), in_upper })
     }
 
@@ -290,23 +292,24 @@ impl Fs {
     /// A descriptor to keep of an object that is about to lose its last name:
     /// that of an open file, or a new one where the kernel can still reach the
     /// object without one.
-    pub(super) fn descriptor_to_keep(
-        &self,
-        node: &Node,
-        at: At<'_>,
-        nlink: u32,
-    ) -> Option<Arc<OwnedFd>> {
-        if let Some(fd) = node.opens().iter().find_map(|f| f.descriptor()) {
-            return Some(fd);
+    pub(super) fn descriptor_to_keep(&self, node: &Node, at: At<'_>, stat: &Stat) -> Option<Kept> {
+        let opens = node.opens();
+        if let Some(fd) = opens.iter().find_map(|f| f.descriptor()) {
+            return Some(Kept { fd, counted: None });
         }
-        let regular = matches!(node.kind, Kind::File | Kind::Symlink);
-        let wanted = self.copying.contains_key(&node.id);
-        if regular && !wanted && (nlink <= 1 || !node.in_upper()) && node.opens().is_empty() {
+        let needed = !matches!(node.kind, Kind::File | Kind::Symlink)
+            || self.copying.contains_key(&node.id)
+            || (stat.nlink > 1 && node.in_upper())
+            || !opens.is_empty();
+        // Else only a path descriptor can lead here, until the kernel forgets the object.
+        let large = node.in_upper() && stat.blocks > KEPT_BLOCKS;
+        if !needed && (large || Arc::strong_count(&self.kept) > paths::cache_capacity()) {
             return None;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(at.dir, at.name, flags, rustix::fs::Mode::empty());
-        self.with_descriptors(open).ok().map(Arc::new)
+        let fd = Arc::new(self.with_descriptors(open).ok()?);
+        Some(Kept { fd, counted: (!needed).then(|| Arc::clone(&self.kept)) })
     }
 }
 

@@ -94,6 +94,8 @@ pub struct Fs {
     hard_links: Mutex<hashbrown::HashMap<u64, Weak<Node>>>,
     open_files: DashMap<u64, Arc<file::OpenFile>>,
     next_handle: AtomicU64,
+    /// One reference more for each descriptor that is kept in case a path descriptor is reopened.
+    kept: Arc<()>,
     /// Nodes forgotten so far.
     forgotten: AtomicU64,
     listings: budget::Budget,
@@ -134,6 +136,7 @@ impl Fs {
             hard_links: Mutex::default(),
             open_files: DashMap::new(),
             next_handle: AtomicU64::new(1),
+            kept: Arc::default(),
             forgotten: AtomicU64::new(0),
             listings: budget::Budget::new(config.index_bytes),
             dot_wh: config.dot_wh,

@@ -58,8 +58,19 @@ pub struct Node {
 pub struct Gone {
     /// Its attributes when it lost its last name.
     pub stat: Stat,
+    /// The directory its last name was in.
+    pub parent: Arc<Node>,
     /// A descriptor of it, if there was reason to keep one.
-    pub fd: Option<Arc<OwnedFd>>,
+    pub kept: Option<Kept>,
+}
+
+/// A descriptor of an object without a name.
+#[derive(Debug)]
+pub struct Kept {
+    /// The descriptor.
+    pub fd: Arc<OwnedFd>,
+    /// One more reference while this is one of a bounded number.
+    pub counted: Option<Arc<()>>,
 }
 
 /// A name in a directory.

@@ -184,8 +184,8 @@ impl Fs {
         f: impl FnOnce(At<'_>, LayerId) -> Result<T>,
     ) -> Result<T> {
         if let Some(gone) = place {
-            let fd = gone.fd.as_ref().ok_or(Errno::STALE)?;
-            return f(At::fd(fd.as_fd()), LayerId::UPPER);
+            let kept = gone.kept.as_ref().ok_or(Errno::STALE)?;
+            return f(At::fd(kept.fd.as_fd()), node.layer());
         }
         let layer = node.layer();
         match node.link() {

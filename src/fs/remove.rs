@@ -1,12 +1,12 @@
 //! Removing names: UNLINK and RMDIR.
 
 use super::Fs;
-use super::node::{Gone, Node};
+use super::node::{Gone, Kept, Node};
 use crate::layer::work::check_only_whiteouts;
 use crate::sys::{At, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use rustix::fs::AtFlags;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Fs {
@@ -125,19 +125,19 @@ impl Fs {
         node: &Node,
         place: &Option<Box<Gone>>,
         stat: Stat,
-    ) -> Result<Option<Arc<OwnedFd>>> {
-        self.at_place(node, place, |at, _| Ok(self.descriptor_to_keep(node, at, stat.nlink)))
+    ) -> Result<Option<Kept>> {
+        self.at_place(node, place, |at, _| Ok(self.descriptor_to_keep(node, at, &stat)))
     }
 
     /// Notes that `node` lost its name `name` in `parent`.
     pub(super) fn lose_name(
         &self,
-        parent: &Node,
+        parent: &Arc<Node>,
         name: &[u8],
         node: &Arc<Node>,
         place: &mut Option<Box<Gone>>,
         mut stat: Stat,
-        kept: Option<Arc<OwnedFd>>,
+        kept: Option<Kept>,
     ) {
         if self.names.unlink(node, parent, name) {
             return;
@@ -152,6 +152,6 @@ impl Fs {
         if stat.nlink == 0 {
             node.set_removed();
         }
-        *place = Some(Box::new(Gone { stat, fd: kept }));
+        *place = Some(Box::new(Gone { stat, parent: Arc::clone(parent), kept }));
     }
 }
