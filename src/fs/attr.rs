@@ -61,9 +61,10 @@ impl Fs {
     /// and utimensat(2).
     pub fn setattr(&self, id: u64, changes: Changes, caller: Caller) -> Result<Stat> {
         let node = self.nodes.get(id)?;
+        let cuts = self.copy_up_cuts(&node, changes.size)?;
         self.copy_up(&node, changes.size.unwrap_or(u64::MAX))?;
         if let Some(size) = changes.size {
-            self.truncate(&node, size, changes.handle, caller)?;
+            self.truncate(&node, size, (changes.handle, cuts), caller)?;
         }
         self.on(&node, |at, _| {
             if changes.uid.is_some() || changes.gid.is_some() {
@@ -80,11 +81,20 @@ impl Fs {
         self.node_attr(&node)
     }
 
+    /// Whether copying up the first `size` bytes of `node` makes it shorter: only its times then
+    /// tell that it is truncated.
+    fn copy_up_cuts(&self, node: &Node, size: Option<u64>) -> Result<bool> {
+        match size {
+            Some(size) if !node.in_upper() => Ok(self.node_attr(node)?.size > size),
+            _ => Ok(false),
+        }
+    }
+
     fn truncate(
         &self,
         node: &Arc<Node>,
         size: u64,
-        handle: Option<u64>,
+        (handle, cuts): (Option<u64>, bool),
         caller: Caller,
     ) -> Result<()> {
         if let Some(file) = handle.and_then(|h| self.open_files.get(&h).map(|f| Arc::clone(&f)))
@@ -95,7 +105,7 @@ impl Fs {
         }
         let fd =
             self.on(node, |at, _| self.with_descriptors(|| sys::node::open(at, OFlags::WRONLY)))?;
-        match has_set_id(&fd)? {
+        match cuts || has_set_id(&fd)? {
             true => with_rights_of(caller, || rustix::fs::ftruncate(&fd, size)),
             false => sys::node::truncate(fd.as_fd(), size),
         }
