@@ -1,5 +1,7 @@
 //! The differences that are known and accepted, each with its reason.
 
+use std::collections::BTreeMap;
+
 use super::script::Line;
 use super::view::Difference;
 use crate::common::Context;
@@ -60,6 +62,13 @@ fn only_phantoms(kernel: &str, ovlfuse: &str) -> bool {
         && more.all(|entry| entry.ends_with(":CharacterDevice"))
 }
 
+/// Whether nothing can be compared after the call of `line`: the kernel copies up a removed fifo or
+/// device onto its whiteout, and so puts the name back.
+pub fn brings_back(line: &Line, kernel: &str, ovlfuse: &str) -> bool {
+    let changes = ["fchmod", "fchown", "futimens"].contains(&line.word(0));
+    changes && kernel == "ok" && ovlfuse == "EEXIST"
+}
+
 /// Leaves out the word of `text` that starts with `field`.
 fn without(text: &str, field: &str) -> String {
     let words: Vec<&str> = text.split(' ').filter(|word| !word.starts_with(field)).collect();
@@ -93,4 +102,17 @@ pub fn upper(difference: &Difference) -> Option<&'static str> {
         return Some("the kernel's readdir drops the mark when no entry needs it any more");
     }
     None
+}
+
+/// Whether what is left in work, counted by name, may differ so: the kernel leaves a temporary
+/// directory behind when it tries to copy up a removed directory.
+pub fn work(kernel: &BTreeMap<String, usize>, ovlfuse: &BTreeMap<String, usize>) -> bool {
+    let temporary = |left: &BTreeMap<String, usize>| left.get("#").copied().unwrap_or(0);
+    let named = |left: &BTreeMap<String, usize>| {
+        left.iter()
+            .filter(|(name, _)| *name != "#")
+            .map(|(n, c)| (n.clone(), *c))
+            .collect::<Vec<_>>()
+    };
+    named(kernel) == named(ovlfuse) && temporary(ovlfuse) <= temporary(kernel)
 }

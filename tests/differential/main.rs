@@ -12,7 +12,7 @@
 //! | `OVLFUSE_DIFF_THREADS` | its threads, 4 |
 //!
 //! A case that differs is made short and printed as a script; put it into `regressions/`.
-//! `known/` holds the scripts of differences that are not mended (`docs/SEMANTICS.md`).
+//! What may differ, and why, is in `allowed.rs` and `docs/SEMANTICS.md`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
