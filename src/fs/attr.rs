@@ -105,10 +105,11 @@ impl Fs {
         }
         let fd =
             self.on(node, |at, _| self.with_descriptors(|| sys::node::open(at, OFlags::WRONLY)))?;
-        match cuts || has_set_id(&fd)? {
-            true => with_rights_of(caller, || rustix::fs::ftruncate(&fd, size)),
+        let cut = || match cuts {
+            true => rustix::fs::ftruncate(&fd, size),
             false => sys::node::truncate(fd.as_fd(), size),
-        }
+        };
+        if has_set_id(&fd)? { with_rights_of(caller, cut) } else { cut() }
     }
 
     /// The target of the symbolic link `id`.

@@ -200,14 +200,26 @@ impl Fs {
         let file = self.file(handle)?;
         let fd = self.backing(&file)?;
         match unprivileged {
-            Some(caller) if has_set_id(&fd)? => {
-                let done = with_rights_of(caller, || write_some(&fd, offset, bytes));
-                // The kernel leaves the bits to us, and must learn that they are gone.
-                self.attributes_changed(&file.node);
-                done
-            }
-            _ => write_some(&fd, offset, bytes),
+            Some(caller) => self.change_data(&file, &fd, caller, || write_some(&fd, offset, bytes)),
+            None => write_some(&fd, offset, bytes),
         }
+    }
+
+    /// Changes the data of `file`, open as `fd`, by `change`, so that set-id bits go where they
+    /// would for the caller's own call. The kernel leaves them to us, and must learn of it.
+    fn change_data<T>(
+        &self,
+        file: &OpenFile,
+        fd: &OwnedFd,
+        caller: Caller,
+        change: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        if !has_set_id(fd)? {
+            return change();
+        }
+        let done = with_rights_of(caller, change);
+        self.attributes_changed(&file.node);
+        done
     }
 
     /// Closes the file.
@@ -251,10 +263,18 @@ impl Fs {
     ///
     /// # Errors
     /// Those of fallocate(2).
-    pub fn fallocate(&self, handle: u64, offset: u64, length: u64, mode: u32) -> Result<()> {
-        let fd = self.backing(&*self.file(handle)?)?;
+    pub fn fallocate(
+        &self,
+        handle: u64,
+        (offset, length): (u64, u64),
+        mode: u32,
+        caller: Caller,
+    ) -> Result<()> {
+        let file = self.file(handle)?;
+        let fd = self.backing(&file)?;
         let mode = FallocateFlags::from_bits_retain(mode);
-        data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length))
+        let allocate = || data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length));
+        self.change_data(&file, &fd, caller, allocate)
     }
 
     /// The next data (or hole) at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
@@ -274,18 +294,22 @@ impl Fs {
     ///
     /// # Errors
     /// Those of copy_file_range(2).
-    pub fn copy_file_range(&self, from: (u64, u64), to: (u64, u64), len: usize) -> Result<usize> {
+    pub fn copy_file_range(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64),
+        len: usize,
+        caller: Caller,
+    ) -> Result<usize> {
         let source = self.backing(&*self.file(from.0)?)?;
-        let target = self.backing(&*self.file(to.0)?)?;
+        let file = self.file(to.0)?;
+        let target = self.backing(&file)?;
         let (mut off_in, mut off_out) = (from.1, to.1);
-        data::retry(|| {
-            rustix::fs::copy_file_range(
-                &source,
-                Some(&mut off_in),
-                &target,
-                Some(&mut off_out),
-                len,
-            )
+        self.change_data(&file, &target, caller, || {
+            data::retry(|| {
+                let (off_in, off_out) = (Some(&mut off_in), Some(&mut off_out));
+                rustix::fs::copy_file_range(&source, off_in, &target, off_out, len)
+            })
         })
     }
 

@@ -524,7 +524,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -532,7 +532,8 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.run(|fs| done(fs.fallocate(fh.0, offset, length, mode as u32), reply));
+        let caller = caller(req);
+        self.run(|fs| done(fs.fallocate(fh.0, (offset, length), mode as u32, caller), reply));
     }
 
     fn lseek(
@@ -556,7 +557,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -569,7 +570,8 @@ impl Filesystem for Adapter {
     ) {
         let len = len.min(1 << 30) as usize;
         self.run(|fs| {
-            match fs.copy_file_range((fh_in.0, offset_in), (fh_out.0, offset_out), len) {
+            let (from, to) = ((fh_in.0, offset_in), (fh_out.0, offset_out));
+            match fs.copy_file_range(from, to, len, caller(req)) {
                 Ok(n) => reply.written(n as u32),
                 Err(e) => reply.error(errno(e)),
             }
