@@ -36,6 +36,8 @@ pub struct Config {
     pub uuid: Uuid,
     /// Use `user.overlay.` names even where `trusted.overlay.` could be used.
     pub userxattr: bool,
+    /// What is done about moved directories; `None`: what the namespace asks for.
+    pub redirect_dir: Option<RedirectDir>,
     /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
     pub dot_wh: bool,
     /// How the kernel is asked to mount it.
@@ -78,6 +80,17 @@ pub enum Uuid {
     #[default]
     Auto,
     /// Upper has an identifier.
+    On,
+}
+
+/// What is done about the redirects of moved directories (`redirect_dir=` of the kernel).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedirectDir {
+    /// They are neither made nor followed.
+    NoFollow,
+    /// They are followed, and none are made.
+    Follow,
+    /// They are followed, and made when a directory is renamed.
     On,
 }
 

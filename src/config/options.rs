@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use super::split::{split_escaped, split_options, unescape, unescape_path};
 use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, REFUSED};
 use super::{
-    Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, Fsync, MAX_LOWERS, MountFlags, Upper, Uuid,
+    Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, Fsync, MAX_LOWERS, MountFlags, RedirectDir,
+    Upper, Uuid,
 };
 use crate::error::{Failure, MountError};
 
@@ -30,6 +31,7 @@ pub struct Options {
     fsync: Fsync,
     uuid: Uuid,
     userxattr: bool,
+    redirect_dir: Option<RedirectDir>,
     dot_wh: bool,
     mount: MountFlags,
     threads: usize,
@@ -50,6 +52,7 @@ impl Options {
             fsync: Fsync::default(),
             uuid: Uuid::default(),
             userxattr: false,
+            redirect_dir: None,
             dot_wh,
             mount: MountFlags::default(),
             threads: DEFAULT_THREADS,
@@ -200,6 +203,7 @@ impl Options {
             (b"fsync", _) => self.fsync = item.one_of(FSYNC)?,
             (b"uuid", _) => self.uuid = item.one_of(UUID)?,
             (b"userxattr", None) => self.userxattr = true,
+            (b"redirect_dir", _) => self.redirect_dir = item.one_of(REDIRECT_DIR)?,
             (b"whiteouts", _) => self.dot_wh = item.one_of(WHITEOUTS)?,
             (b"xino", _) => self.set_xino(item)?,
             (b"threads", _) => self.threads = item.threads()?,
@@ -308,6 +312,7 @@ impl Options {
             fsync: self.fsync,
             uuid: self.uuid,
             userxattr: self.userxattr,
+            redirect_dir: self.redirect_dir,
             dot_wh: self.dot_wh,
             mount,
             threads: self.threads,
@@ -328,6 +333,14 @@ const FSYNC: &[(&str, Fsync)] = &[
 /// The values of `uuid=`.
 const UUID: &[(&str, Uuid)] =
     &[("off", Uuid::Off), ("null", Uuid::Null), ("auto", Uuid::Auto), ("on", Uuid::On)];
+
+/// The values of `redirect_dir=`; `off` makes none, and follows where the default does.
+const REDIRECT_DIR: &[(&str, Option<RedirectDir>)] = &[
+    ("off", None),
+    ("nofollow", Some(RedirectDir::NoFollow)),
+    ("follow", Some(RedirectDir::Follow)),
+    ("on", Some(RedirectDir::On)),
+];
 
 /// The values of `whiteouts=`: whether `.wh.` names count beside the kernel's whiteouts.
 const WHITEOUTS: &[(&str, bool)] = &[("kernel", false), ("dot_wh", true)];

@@ -106,8 +106,19 @@ impl Fs {
             }
             made => made?,
         };
+        if matches!(what, What::Dir) && parent.is_merged() && self.makes_redirects() {
+            self.spare_lookups(upper, at);
+        }
         let entry = self.enter_made(&parent, new.name, at)?;
         Ok((entry, fd))
+    }
+
+    /// Marks the new directory at `at` opaque, so that nothing is looked for
+    /// below it (`fs/overlayfs/dir.c: ovl_create_upper`). It is right without.
+    fn spare_lookups(&self, upper: &Upper, at: At<'_>) {
+        if let Err(e) = upper.mark(at, OverlayName::Opaque, b"y") {
+            log::debug!("{} is not marked opaque: {e}", at.name.escape_ascii());
+        }
     }
 
     /// Makes the object in the work directory and puts it in the place of the whiteout at `at`.

@@ -32,14 +32,14 @@ pub mod node;
 pub mod origin;
 pub mod paths;
 pub mod readdir;
+pub mod redirect;
 pub mod remove;
 pub mod rename;
 pub mod resolve;
 pub mod xattr;
 
-use crate::config::{Config, Fsync};
+use crate::config::{Config, Fsync, RedirectDir};
 use crate::error::{Failure, MountError};
-use crate::format::Namespace;
 use crate::layer::dirs::DirCache;
 use crate::layer::open::Layers;
 use crate::layer::{Lower, Upper};
@@ -99,7 +99,7 @@ pub struct Fs {
     /// Nodes forgotten so far.
     forgotten: AtomicU64,
     listings: budget::Budget,
-    follow_redirects: bool,
+    redirects: RedirectDir,
     dot_wh: bool,
     fsync: Fsync,
     /// Ids that stand for an owner without a mapping, if there can be any.
@@ -125,7 +125,7 @@ impl Fs {
             MountError::new(Failure::Layer, format!("cannot read the root of the layers: {e}"))
         })?;
         let fs = Self {
-            follow_redirects: layers.namespace == Namespace::Trusted,
+            redirects: config.redirect_dir.unwrap_or(redirect::default_of(layers.namespace)),
             nodes: NodeTable::new(Arc::new(root)),
             ino_map,
             layers,

@@ -2,7 +2,8 @@
 //!
 //! In upper it is one renameat2(2), prepared so that nothing from below shows
 //! through: a source that exists below leaves a whiteout, a directory that
-//! comes to lie over another is marked opaque first.
+//! comes to lie over another is marked opaque first, and one that has parts in
+//! lower layers gets a redirect.
 
 use super::Fs;
 use super::copy_up::copy_owner_and_xattrs;
@@ -39,8 +40,8 @@ impl Fs {
     /// Renames `from` to `to`, each a directory's node id and a name.
     ///
     /// # Errors
-    /// `EXDEV` for a directory that has parts in lower layers, `EINVAL` for
-    /// unknown flags, those of copy-up and of renameat2(2).
+    /// `EXDEV` for a directory that has parts in lower layers, where it gets no
+    /// redirect; `EINVAL` for unknown flags; those of copy-up and of renameat2(2).
     pub fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Result<()> {
         let flags = RenameFlags::from_bits_retain(flags);
         if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
@@ -70,10 +71,8 @@ impl Fs {
             return Ok(());
         }
         check_target(&moved, &target, flags)?;
-        // A directory cannot be copied up or gain layers meanwhile: `prepare_rename` saw it.
-        if !moved.in_upper() || (moved.kind == Kind::Dir && !moved.is_pure_upper()) {
-            return Err(Errno::XDEV);
-        }
+        check_copied(&moved)?;
+        self.check_movable(&moved)?;
         match exchange {
             true => self.exchange((old, source), (new, target), topology.as_ref()),
             false => self.replace((old, source), (new, target), topology.as_ref()),
@@ -85,9 +84,7 @@ impl Fs {
         let source = self.find(old)?;
         let target = if exchange { Some(self.find(new)?) } else { None };
         let moved = || std::iter::once(&source).chain(&target).map(|c| &c.node);
-        if moved().any(|n| n.kind == Kind::Dir && !n.is_pure_upper()) {
-            return Err(Errno::XDEV);
-        }
+        moved().try_for_each(|n| self.check_movable(n))?;
         self.copy_up(new.parent, 0)?;
         for node in moved() {
             self.copy_up(node, u64::MAX)?;
@@ -125,7 +122,7 @@ impl Fs {
         let is_dir = moved.node.kind == Kind::Dir;
         let victim = target.child.as_ref();
         // The kernel marks before it knows whether a directory of upper alone can be replaced.
-        if is_dir && victim.is_some_and(|v| v.node.is_pure_upper()) {
+        if moved.node.is_pure_upper() && victim.is_some_and(|v| v.node.is_pure_upper()) {
             self.hide_below(upper, from, new.parent)?;
         }
         // Locked after its parents, so that nothing is made in it meanwhile.
@@ -138,10 +135,7 @@ impl Fs {
             }
             _ => None,
         };
-        if is_dir {
-            self.hide_below(upper, from, new.parent)?;
-        }
-        self.carry_origin(&moved, from, new.parent)?;
+        self.prepare_side(upper, &moved, (from, old), new.parent)?;
         let over_whiteout = (is_dir || source.below)
             && victim.is_none_or(|v| !v.node.in_upper())
             && self.is_upper_whiteout(to)?;
@@ -174,17 +168,10 @@ impl Fs {
         let new_fd = self.dir_fd(new.parent, LayerId::UPPER)?;
         let (from, to) = (At::new(old_fd.as_fd(), old.name), At::new(new_fd.as_fd(), new.name));
         let (a, b) = (source.child.ok_or(Errno::NOENT)?, target.child.ok_or(Errno::NOENT)?);
-        if !b.node.in_upper() || (b.node.kind == Kind::Dir && !b.node.is_pure_upper()) {
-            return Err(Errno::XDEV);
-        }
-        if a.node.kind == Kind::Dir {
-            self.hide_below(upper, from, new.parent)?;
-        }
-        if b.node.kind == Kind::Dir {
-            self.hide_below(upper, to, old.parent)?;
-        }
-        self.carry_origin(&a, from, new.parent)?;
-        self.carry_origin(&b, to, old.parent)?;
+        check_copied(&b.node)?;
+        self.check_movable(&b.node)?;
+        self.prepare_side(upper, &a, (from, old), new.parent)?;
+        self.prepare_side(upper, &b, (to, new), old.parent)?;
         let (mut a_place, b_place) = lock_places(&a.node, Some(&b.node));
         let changing = topology.map(|held| self.topology.changing(held));
         rename_at(from, to, RenameFlags::EXCHANGE)?;
@@ -229,6 +216,27 @@ impl Fs {
         Ok(())
     }
 
+    /// Gives the object at `from` the marks that let it lie in the directory `to`.
+    fn prepare_side(
+        &self,
+        upper: &Upper,
+        moved: &Child<'_>,
+        (from, old): (At<'_>, Spot<'_>),
+        to: &Node,
+    ) -> Result<()> {
+        let crosses = old.parent.id != to.id;
+        match &moved.node {
+            file if file.kind != Kind::Dir => self.carry_origin(file, from, to),
+            pure if pure.is_pure_upper() => self.hide_below(upper, from, to),
+            merged => {
+                if crosses {
+                    self.set_impure(to)?;
+                }
+                self.set_redirect(merged, crosses)
+            }
+        }
+    }
+
     /// Marks the directory at `at` opaque when it comes to lie in a merged
     /// directory, where something of its name may lie below.
     fn hide_below(&self, upper: &Upper, at: At<'_>, parent: &Node) -> Result<()> {
@@ -239,8 +247,8 @@ impl Fs {
     }
 
     /// Marks the new directory of an object with an origin as impure.
-    fn carry_origin(&self, moved: &Child<'_>, at: At<'_>, parent: &Node) -> Result<()> {
-        if moved.node.kind != Kind::Dir && self.shows_other_ino(&moved.node, at)? {
+    fn carry_origin(&self, moved: &Node, at: At<'_>, parent: &Node) -> Result<()> {
+        if self.shows_other_ino(moved, at)? {
             self.set_impure(parent)?;
         }
         Ok(())
@@ -292,6 +300,14 @@ fn in_lock_order<'a>(a: &'a Arc<Node>, b: &'a Arc<Node>) -> (&'a Arc<Node>, &'a 
     match below(a, b.id) || (!below(b, a.id) && b.id < a.id) {
         true => (b, a),
         false => (a, b),
+    }
+}
+
+/// Checks that the node is still in upper, where `prepare_rename` put it.
+fn check_copied(node: &Node) -> Result<()> {
+    match node.in_upper() {
+        true => Ok(()),
+        false => Err(Errno::XDEV),
     }
 }
 

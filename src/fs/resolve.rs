@@ -8,7 +8,7 @@ use crate::layer::facts::{self, Found, Reading};
 use crate::sys::{At, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::lookup::{Facts, Lookup, Refused, Then};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// An object of the merged view, before it has a node.
@@ -35,6 +35,22 @@ enum Base<'a> {
     },
     /// Under this path from their roots.
     Root(Vec<u8>),
+}
+
+/// What a layer holds at a path.
+struct Walked {
+    found: Found,
+    /// Something on the way there hides the layers below.
+    hidden: bool,
+    /// The path in the layers below, where directories on the way there may have moved.
+    below: Vec<u8>,
+}
+
+impl Walked {
+    fn nothing(hidden: bool, below: Vec<u8>) -> Self {
+        let found = Found { facts: Facts::Absent, stat: None, xwhiteouts: false };
+        Self { found, hidden, below }
+    }
 }
 
 impl From<Refused> for Errno {
@@ -76,7 +92,7 @@ impl Fs {
         ask_upper: bool,
         mut base: Base<'a>,
     ) -> Result<Option<Resolved>> {
-        let mut lookup = Lookup::new(self.follow_redirects);
+        let mut lookup = Lookup::new(self.follows_redirects());
         let mut result = None;
         let mut then = Then::Next;
         if ask_upper {
@@ -93,15 +109,19 @@ impl Fs {
             };
             next_layer = layer.0 + 1;
             let more_below = self.more_below(&base, next_layer);
-            let (found, stopped) = match &base {
+            let walked = match &base {
                 Base::Parent { name, .. } => {
-                    (self.gather_lower(parent, layer, name, more_below)?, false)
+                    let found = self.gather_lower(parent, layer, name, more_below)?;
+                    Walked { found, hidden: false, below: Vec::new() }
                 }
                 Base::Root(path) => self.gather_path(layer, path, more_below)?,
             };
-            then = take(&mut lookup, &mut result, layer, found, || path_in(&base, layer))?;
-            if stopped {
+            then = take(&mut lookup, &mut result, layer, walked.found, || path_in(&base, layer))?;
+            if walked.hidden && !matches!(then, Then::Redirected(Redirect::Absolute(_))) {
                 then = Then::Stop;
+            }
+            if let Base::Root(path) = &mut base {
+                *path = walked.below;
             }
         }
         lookup.finish()?;
@@ -125,43 +145,42 @@ impl Fs {
         facts::gather(At::new(dir.as_fd(), name), self.reading(more_below))
     }
 
-    /// Gathers what `layer` holds at `path`; whether the layers below are hidden
-    /// by something on the way there.
-    fn gather_path(&self, layer: LayerId, path: &[u8], more_below: bool) -> Result<(Found, bool)> {
+    /// Gathers what `layer` holds at `path` (`fs/overlayfs/namei.c: ovl_lookup_layer`).
+    fn gather_path(&self, layer: LayerId, path: &[u8], more_below: bool) -> Result<Walked> {
         let root = self.lower(layer)?.root();
-        let mut opaque_above = false;
-        let nothing = |facts| Found { facts, stat: None, xwhiteouts: false };
-        let mut ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i);
-        let mut here = None;
-        let mut start = 0;
-        loop {
-            let end = ends.next();
-            let name = &path[start..end.unwrap_or(path.len())];
-            let dir = here.as_ref().map_or(root, |fd: &std::os::fd::OwnedFd| fd.as_fd());
-            let found = facts::gather(At::new(dir, name), self.reading(more_below))?;
-            let Some(end) = end else { return Ok((found, opaque_above)) };
-            match found.facts {
-                Facts::Dir { opaque, .. } => opaque_above |= opaque,
-                Facts::Absent => return Ok((nothing(Facts::Absent), opaque_above)),
-                Facts::Whiteout | Facts::NonDir { .. } => {
-                    return Ok((nothing(Facts::Absent), true));
+        let (mut below, mut hidden) = (Vec::new(), false);
+        let mut here: Option<OwnedFd> = None;
+        let mut rest = path;
+        while let Some(end) = rest.iter().position(|&b| b == b'/') {
+            let name = &rest[..end];
+            let dir = here.as_ref().map_or(root, AsFd::as_fd);
+            match facts::gather(At::new(dir, name), self.reading(more_below))?.facts {
+                Facts::Dir { opaque, redirect } => {
+                    hidden &= !matches!(redirect, Some(Redirect::Absolute(_)));
+                    hidden |= opaque;
+                    below = moved_to(&below, name, redirect);
                 }
+                Facts::Absent => return Ok(Walked::nothing(hidden, Self::join(&below, rest))),
+                Facts::Whiteout | Facts::NonDir { .. } => return Ok(Walked::nothing(true, below)),
             }
             here = Some(self.with_descriptors(|| crate::sys::node::open_dir_path(dir, name))?);
-            start = end + 1;
+            rest = &rest[end + 1..];
         }
+        let dir = here.as_ref().map_or(root, AsFd::as_fd);
+        let found = facts::gather(At::new(dir, rest), self.reading(more_below))?;
+        Ok(Walked { found, hidden, below: Self::join(&below, rest) })
     }
 
     fn reading(&self, more_below: bool) -> Reading {
         Reading { namespace: self.layers.namespace, dot_wh: self.dot_wh, more_below }
     }
 
-    /// Whether marks of a directory matter: a layer follows. Where redirects
-    /// are followed any lower layer may.
+    /// Whether marks of a directory matter: a layer follows, whether it has the
+    /// name or not. Where redirects are followed any lower layer may.
     fn more_below(&self, base: &Base<'_>, next_layer: u16) -> bool {
         match base {
-            Base::Parent { .. } if !self.follow_redirects => {
-                next_layer_of(base, next_layer, 0).is_some()
+            Base::Parent { slots, .. } if !self.follows_redirects() => {
+                slots.last().is_some_and(|slot| slot.layer.0 >= next_layer)
             }
             _ => usize::from(next_layer) <= self.layers.lowers.len(),
         }
@@ -262,5 +281,14 @@ fn redirected<'a>(parent: &'a Dir, base: Base<'a>, redirect: Redirect) -> Base<'
             let parent = path.iter().rposition(|&b| b == b'/').map_or(&b""[..], |i| &path[..i]);
             Base::Root(Fs::join(parent, &name))
         }
+    }
+}
+
+/// The path, in the layers below, of the directory `name` in `parent` with this redirect.
+fn moved_to(parent: &[u8], name: &[u8], redirect: Option<Redirect>) -> Vec<u8> {
+    match redirect {
+        Some(Redirect::Absolute(path)) => path,
+        Some(Redirect::Sibling(name)) => Fs::join(parent, &name),
+        None => Fs::join(parent, name),
     }
 }

@@ -107,7 +107,11 @@ pub fn opaque_value(at: At<'_>, namespace: Namespace) -> Result<Option<u8>> {
     Ok(value.filter(|v| v.len() == 1).map(|v| v[0]))
 }
 
-fn redirect_of(at: At<'_>, namespace: Namespace) -> Result<Option<Redirect>> {
+/// The redirect of the directory at `at`.
+///
+/// # Errors
+/// Those of getxattr(2); `EINVAL` for a value that overlayfs does not write.
+pub fn redirect_of(at: At<'_>, namespace: Namespace) -> Result<Option<Redirect>> {
     match readable_xattr(at, OverlayName::Redirect, namespace)? {
         Some(value) => Redirect::parse(&value).map(Some).map_err(|_| Errno::INVAL),
         None => Ok(None),

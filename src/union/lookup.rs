@@ -83,13 +83,17 @@ impl Lookup {
     /// [`Refused`] when the object may not be resolved.
     pub fn visit(&mut self, layer: LayerId, facts: Facts) -> Result<Step, Refused> {
         let stop = Ok(Step { take: false, then: Then::Stop });
+        // Whatever the layer holds, it was not to be asked (`ovl_check_follow_redirect`).
+        if !layer.is_upper() && self.saw_redirect && !self.follow_redirects {
+            return Err(Refused::Redirect);
+        }
         match facts {
             Facts::Absent => Ok(Step { take: false, then: Then::Next }),
             Facts::Whiteout => stop,
             Facts::NonDir { .. } if self.found_dir => stop,
             Facts::NonDir { regular: false, .. } | Facts::Dir { .. } if self.found_metacopy => stop,
             Facts::NonDir { metacopy, .. } => self.visit_non_dir(layer, metacopy),
-            Facts::Dir { opaque, redirect } => self.visit_dir(layer, opaque, redirect),
+            Facts::Dir { opaque, redirect } => Ok(self.visit_dir(opaque, redirect)),
         }
     }
 
@@ -102,23 +106,15 @@ impl Lookup {
         Ok(Step { take: true, then })
     }
 
-    fn visit_dir(
-        &mut self,
-        layer: LayerId,
-        opaque: bool,
-        redirect: Option<Redirect>,
-    ) -> Result<Step, Refused> {
+    fn visit_dir(&mut self, opaque: bool, redirect: Option<Redirect>) -> Step {
         self.found_dir = true;
         self.saw_redirect |= redirect.is_some();
-        if !layer.is_upper() && self.saw_redirect && !self.follow_redirects {
-            return Err(Refused::Redirect);
-        }
         let then = match redirect {
             _ if opaque => Then::Stop,
             Some(redirect) => Then::Redirected(redirect),
             None => Then::Next,
         };
-        Ok(Step { take: true, then })
+        Step { take: true, then }
     }
 
     /// Ends the lookup when no layer is left.
@@ -193,6 +189,8 @@ mod tests {
     fn redirects_are_followed_or_refused() {
         assert_eq!(resolve(true, &[moved(), DIR]), Ok(vec![0, 1]));
         assert_eq!(resolve(false, &[moved(), DIR]), Err(Refused::Redirect));
-        assert_eq!(resolve(false, &[moved(), Facts::Absent]), Ok(vec![0]));
+        assert_eq!(resolve(false, &[moved(), Facts::Absent]), Err(Refused::Redirect));
+        assert_eq!(resolve(false, &[Facts::Absent, moved(), DIR]), Err(Refused::Redirect));
+        assert_eq!(resolve(false, &[DIR, moved()]), Ok(vec![0, 1]));
     }
 }

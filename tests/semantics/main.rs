@@ -21,6 +21,7 @@ mod parallel;
 mod privileges;
 mod read_only;
 mod readdir;
+mod redirect;
 mod remove;
 mod rename;
 mod reviewed;
