@@ -323,9 +323,9 @@ fn numbers_stay(s: &mut Sandbox) {
     let before = (m.ino("p/d"), m.ino("p/d/f"));
     m.rename("p/d", "q/e");
     assert_eq!((m.ino("q/e"), m.ino("q/e/f")), before);
-    let listed = crate::common::dirents::rest(&m.open("q", OFlags::DIRECTORY), 4096);
+    let listed = crate::common::dirents::rest(m.open("q", OFlags::DIRECTORY), 4096);
     assert_eq!(listed.iter().find(|entry| entry.name == "e").unwrap().ino, before.0);
-    let inner = crate::common::dirents::rest(&m.open("q/e", OFlags::DIRECTORY), 4096);
+    let inner = crate::common::dirents::rest(m.open("q/e", OFlags::DIRECTORY), 4096);
     assert_eq!(inner.iter().find(|entry| entry.name == "..").unwrap().ino, m.ino("q"));
     let m = s.remount();
     assert_eq!((m.ino("q/e"), m.ino("q/e/f")), before);

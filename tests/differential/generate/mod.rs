@@ -55,7 +55,13 @@ pub fn script(seed: u64, calls: usize, context: Context) -> Script {
             writer.push(&["compare"]);
         }
     }
-    Script { lowers, options: Vec::new(), lines: writer.lines }
+    Script { lowers, options: options(), lines: writer.lines }
+}
+
+/// The mount options that the environment asks for.
+fn options() -> Vec<String> {
+    let list = std::env::var("OVLFUSE_DIFF_OPTIONS").unwrap_or_default();
+    list.split(',').filter(|option| !option.is_empty()).map(String::from).collect()
 }
 
 impl Writer<'_> {
