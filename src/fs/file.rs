@@ -33,7 +33,7 @@ const EXECUTE: OFlags = OFlags::from_bits_retain(0x20);
 
 /// The most 512-byte blocks of an unlinked file that is kept without being open: the room of a
 /// larger one is wanted back at once.
-const KEPT_BLOCKS: u64 = 2048;
+const KEPT_BLOCKS: u64 = 128;
 
 #[derive(Debug)]
 struct Backing {
