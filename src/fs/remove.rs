@@ -62,9 +62,10 @@ impl Fs {
 
     /// Takes `name` out of upper, or puts a whiteout there if something below would show.
     fn remove(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>, stat: Stat) -> Result<()> {
-        let below = self.visible_below(parent, name)?;
         let mut place = node.place.write();
         let in_upper = node.in_upper();
+        // What lies in a lower layer only takes a whiteout in any case.
+        let below = !in_upper || self.visible_below(parent, name)?;
         let kept = self.keep(node, &place, stat)?;
         let upper = self.upper()?;
         let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;
