@@ -25,6 +25,10 @@ use fuser::{Session, SessionACL};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
+/// How much the kernel reads ahead at most, and so the size of the READs of a
+/// file that is read in order.
+const READ_AHEAD_KIB: &str = "512";
+
 /// Mounts what `config` asks for and serves it until it is unmounted.
 ///
 /// Opens and checks the layers, mounts, starts the reader threads, waits until
@@ -48,11 +52,12 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
         .spawn(move || session.run())
         .map_err(|e| internal(format!("cannot start a thread: {e}")))
         .inspect_err(|_| mount::undo(&config.mountpoint))?;
-    if let Err(e) = data::retry(|| rustix::fs::stat(&config.mountpoint)) {
+    let root = data::retry(|| rustix::fs::stat(&config.mountpoint)).map_err(|e| {
         mount::undo(&config.mountpoint);
         let what = format!("the mount on {} does not answer: {e}", config.mountpoint.display());
-        return Err(MountError::new(Failure::Fuse, what));
-    }
+        MountError::new(Failure::Fuse, what)
+    })?;
+    read_ahead(root.st_dev);
     ready();
     match server.join() {
         Ok(Ok(())) => Ok(()),
@@ -89,6 +94,16 @@ fn raise_limits() {
         if let Err(e) = setrlimit(resource, raised) {
             log::debug!("{resource:?} stays at {:?}: {e}", limit.current);
         }
+    }
+}
+
+/// Lets the kernel read files on the device `dev` ahead in larger requests than
+/// its own 128 KiB; only root of the machine may.
+fn read_ahead(dev: u64) {
+    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(e) = std::fs::write(&setting, READ_AHEAD_KIB) {
+        log::debug!("{setting} stays as it is: {e}");
     }
 }
 
