@@ -2,7 +2,8 @@
 //!
 //! | variable | meaning |
 //! | --- | --- |
-//! | `OVLFUSE_DIFF_SEEDS` | how many cases; without it, as many as fit into 20 seconds |
+//! | `OVLFUSE_DIFF_SEEDS` | how many cases; without it, as many as fit into the time |
+//! | `OVLFUSE_DIFF_SECONDS` | that time, 20 |
 //! | `OVLFUSE_DIFF_OPS` | calls of a case, 120 |
 //! | `OVLFUSE_DIFF_SEED` | the first case's seed, to repeat a run |
 //! | `OVLFUSE_DIFF_FS` | `tmpfs` (default), `dir` (what `OVLFUSE_TEST_DIR` is on), and as root `ext4`, `xfs`, `btrfs` in a loop mount |
@@ -46,8 +47,6 @@ mounted_tests! {
     [root userns]: random_cases, regressions, parallel_threads;
 }
 
-/// How long random cases run when their number is not given.
-const BUDGET: Duration = Duration::from_secs(20);
 /// How long a failing case may be shrunk.
 const SHRINKING: Duration = Duration::from_secs(30);
 
@@ -82,11 +81,12 @@ fn random_cases(s: &mut Sandbox) {
     let first = variable("OVLFUSE_DIFF_SEED").unwrap_or(u64::try_from(fresh).expect("small"));
     let count = variable("OVLFUSE_DIFF_SEEDS");
     let calls = usize::try_from(variable("OVLFUSE_DIFF_OPS").unwrap_or(120)).expect("a count");
+    let budget = Duration::from_secs(variable("OVLFUSE_DIFF_SECONDS").unwrap_or(20));
     let start = Instant::now();
     eprintln!("differential, {}: OVLFUSE_DIFF_SEED={first}", place.context.name());
     let mut kinds = BTreeSet::new();
     let mut done = 0;
-    while count.map_or_else(|| start.elapsed() < BUDGET, |count| done < count) {
+    while count.map_or_else(|| start.elapsed() < budget, |count| done < count) {
         one_case(first + done, calls, &place, &mut kinds);
         done += 1;
     }
