@@ -2,18 +2,25 @@
 //!
 //! Pure: nothing here looks at the file system. [`options`] reads `-o` lists and
 //! layer stacks into an [`options::Options`], which becomes a [`Config`];
-//! [`split`] knows the separators and escapes.
+//! [`split`] knows the separators and escapes, [`ids`] the maps of owners.
 
+pub mod ids;
 pub mod options;
 pub mod split;
 
 mod tables;
 
+use ids::IdMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The most lower layers a mount may have (`fs/overlayfs/params.h`: `OVL_MAX_STACK`).
 pub const MAX_LOWERS: usize = 500;
+
+/// How long the kernel keeps names and attributes unless told otherwise: as good
+/// as for ever, since every change goes through the mount.
+pub const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
 /// Threads that read requests when nothing else was asked for.
 pub const DEFAULT_THREADS: usize = 8;
@@ -40,6 +47,8 @@ pub struct Config {
     pub redirect_dir: Option<RedirectDir>,
     /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
     pub dot_wh: bool,
+    /// What the view shows otherwise than the layers have it.
+    pub view: ViewOptions,
     /// How the kernel is asked to mount it.
     pub mount: MountFlags,
     /// Threads that read requests, at least 1.
@@ -92,6 +101,36 @@ pub enum RedirectDir {
     Follow,
     /// They are followed, and made when a directory is renamed.
     On,
+}
+
+/// What users of the mount see otherwise than the layers have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewOptions {
+    /// Owners.
+    pub uids: IdMap,
+    /// Groups.
+    pub gids: IdMap,
+    /// Directories show one link.
+    pub static_nlink: bool,
+    /// Access control lists are enforced.
+    pub acl: bool,
+    /// Extended attributes can be used.
+    pub xattrs: bool,
+    /// How long the kernel may keep names and attributes.
+    pub timeout: Duration,
+}
+
+impl Default for ViewOptions {
+    fn default() -> Self {
+        Self {
+            uids: IdMap::default(),
+            gids: IdMap::default(),
+            static_nlink: false,
+            acl: true,
+            xattrs: true,
+            timeout: FOR_EVER,
+        }
+    }
 }
 
 /// Flags of the mount itself.

@@ -7,12 +7,13 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::split::{split_escaped, split_options, unescape, unescape_path};
 use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, REFUSED};
 use super::{
-    Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, Fsync, MAX_LOWERS, MountFlags, RedirectDir,
-    Upper, Uuid,
+    Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, FOR_EVER, Fsync, MAX_LOWERS, MountFlags,
+    RedirectDir, Upper, Uuid, ViewOptions, ids,
 };
 use crate::error::{Failure, MountError};
 
@@ -33,6 +34,9 @@ pub struct Options {
     userxattr: bool,
     redirect_dir: Option<RedirectDir>,
     dot_wh: bool,
+    view: ViewOptions,
+    /// Every owner and group is shown as 0 where nothing says otherwise.
+    squash_to_root: bool,
     mount: MountFlags,
     threads: usize,
     /// Unknown options are only warned of (`-s` of mount(8)).
@@ -54,6 +58,8 @@ impl Options {
             userxattr: false,
             redirect_dir: None,
             dot_wh,
+            view: ViewOptions::default(),
+            squash_to_root: false,
             mount: MountFlags::default(),
             threads: DEFAULT_THREADS,
             sloppy: false,
@@ -153,6 +159,7 @@ impl Options {
         let item = Item::parse(item);
         let known = self.apply_layer(&item)?
             || self.apply_behaviour(&item)?
+            || self.apply_view(&item)?
             || self.apply_mount_flag(&item)?
             || self.apply_fixed(&item)?;
         if known {
@@ -209,6 +216,24 @@ impl Options {
             (b"threads", _) => self.threads = item.threads()?,
             (b"threaded", _) => self.threads = item.one_of(THREADED)?,
             (b"debug", None) => self.debug = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// fuse-overlayfs's options that change what is seen of the layers.
+    fn apply_view(&mut self, item: &Item<'_>) -> Result<bool, MountError> {
+        let view = &mut self.view;
+        match (item.name, item.value) {
+            (b"uidmapping", _) => view.uids.ranges = item.ranges()?,
+            (b"gidmapping", _) => view.gids.ranges = item.ranges()?,
+            (b"squash_to_uid", _) => view.uids.squash = Some(item.id()?),
+            (b"squash_to_gid", _) => view.gids.squash = Some(item.id()?),
+            (b"squash_to_root", None) => self.squash_to_root = true,
+            (b"static_nlink", None) => view.static_nlink = true,
+            (b"noacl", None) => view.acl = false,
+            (b"noxattrs", _) => view.xattrs = item.one_of(NOXATTRS)?,
+            (b"timeout", _) => view.timeout = item.seconds()?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -303,6 +328,11 @@ impl Options {
                 mountpoint.display()
             )));
         }
+        let mut view = self.view;
+        if self.squash_to_root {
+            view.uids.squash.get_or_insert(0);
+            view.gids.squash.get_or_insert(0);
+        }
         let mut mount = self.mount;
         mount.read_only |= self.upper.is_none();
         Ok(Config {
@@ -314,6 +344,7 @@ impl Options {
             userxattr: self.userxattr,
             redirect_dir: self.redirect_dir,
             dot_wh: self.dot_wh,
+            view,
             mount,
             threads: self.threads,
             index_bytes: DEFAULT_INDEX_BYTES,
@@ -350,6 +381,9 @@ const XINO: &[(&str, bool)] = &[("auto", true), ("on", true), ("off", false)];
 
 /// The values of fuse-overlayfs's `threaded=`, as numbers of threads.
 const THREADED: &[(&str, usize)] = &[("0", 1), ("1", DEFAULT_THREADS)];
+
+/// The values of fuse-overlayfs's `noxattrs`: whether extended attributes can be used.
+const NOXATTRS: &[(&str, bool)] = &[("", false), ("0", true), ("1", false)];
 
 /// One option: `name` or `name=value`.
 struct Item<'a> {
@@ -388,6 +422,30 @@ impl<'a> Item<'a> {
         let number = text.parse().ok().filter(|number| (1..=MAX_THREADS).contains(number));
         number
             .ok_or_else(|| usage(format!("option '{self}': give a number from 1 to {MAX_THREADS}")))
+    }
+
+    /// The value as ranges of ids.
+    fn ranges(&self) -> Result<Vec<ids::Range>, MountError> {
+        let text = std::str::from_utf8(self.some_value()?).unwrap_or_default();
+        ids::ranges(text).ok_or_else(|| {
+            usage(format!("option '{self}': give DISK:VIEW:COUNT, and more of them behind a ':'"))
+        })
+    }
+
+    /// The value as a user or group id.
+    fn id(&self) -> Result<u32, MountError> {
+        let text = std::str::from_utf8(self.some_value()?).unwrap_or_default();
+        let id = text.parse().ok().filter(|&id| id != u32::MAX);
+        id.ok_or_else(|| usage(format!("option '{self}': give a number as id")))
+    }
+
+    /// The value as a time in seconds.
+    fn seconds(&self) -> Result<Duration, MountError> {
+        let text = std::str::from_utf8(self.some_value()?).unwrap_or_default();
+        let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let time =
+            time.ok_or_else(|| usage(format!("option '{self}': give a number of seconds")))?;
+        Ok(time.min(FOR_EVER))
     }
 
     /// The error of a value that is none of `names`.

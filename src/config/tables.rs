@@ -15,6 +15,8 @@ pub struct Choice {
 }
 
 const NOT_YET: &str = "is not supported by this version";
+const NO_WRITEBACK: &str =
+    "is not supported by this version: what is written goes to the upper layer at once";
 const NO_HANDLES: &str =
     "cannot work in FUSE: file handles of a FUSE mount do not outlive its daemon";
 const NO_VERITY: &str = "cannot work in FUSE: only the kernel can check fs-verity digests while it \
@@ -30,8 +32,13 @@ pub const CHOICES: &[Choice] = &[
         accepted: &["off"],
         refused: &[("on", NO_VERITY), ("require", NO_VERITY)],
     },
-    Choice { name: "fast_ino", accepted: &["0"], refused: &[("1", NOT_YET)] },
-    Choice { name: "noxattrs", accepted: &["0"], refused: &[("", NOT_YET), ("1", NOT_YET)] },
+    // It allows inexact inode numbers; exact ones cost nothing here.
+    Choice { name: "fast_ino", accepted: &["0", "1"], refused: &[] },
+    Choice {
+        name: "writeback",
+        accepted: &["0"],
+        refused: &[("", NO_WRITEBACK), ("1", NO_WRITEBACK)],
+    },
     Choice {
         name: "xattr_permissions",
         accepted: &["0"],
@@ -42,15 +49,6 @@ pub const CHOICES: &[Choice] = &[
 /// Names that are refused whatever their value is.
 pub const REFUSED: &[(&str, &str)] = &[
     ("datadir+", "is not supported by this version: data-only layers need metacopy"),
-    ("uidmapping", NOT_YET),
-    ("gidmapping", NOT_YET),
-    ("squash_to_root", NOT_YET),
-    ("squash_to_uid", NOT_YET),
-    ("squash_to_gid", NOT_YET),
-    ("static_nlink", NOT_YET),
-    ("noacl", "is not supported by this version: ACLs are always on"),
-    ("timeout", "is not supported: the kernel caches names and attributes without expiry"),
-    ("writeback", "is not supported by this version: how writes are cached cannot be chosen"),
     ("plugins", "is not supported: there are no plugins"),
     ("nooverride_creds", NOT_YET),
     ("context", NOT_YET),

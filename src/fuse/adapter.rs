@@ -6,8 +6,9 @@
 //! request panicked, the crate answers with `EIO` when the object is dropped.
 
 use super::channel::Channel;
-use super::convert::{caller, errno, new, set_time, wanted_size};
+use super::convert::{done, errno, new, send_value, set_time, wanted_size};
 use super::wire::{DirReply, Reply};
+use crate::config::ViewOptions;
 use crate::fs::attr::Changes;
 use crate::fs::{Entry, Fs};
 use crate::sys;
@@ -51,13 +52,14 @@ thread_local! {
 #[derive(Clone)]
 pub struct Adapter {
     fs: Arc<Fs>,
+    view: Arc<ViewOptions>,
     channel: Arc<OnceLock<Channel>>,
 }
 
 impl Adapter {
-    /// Serves `fs`; `channel` is set once the session exists.
-    pub fn new(fs: Arc<Fs>, channel: Arc<OnceLock<Channel>>) -> Self {
-        Self { fs, channel }
+    /// Serves `fs`, shown as `view` says; `channel` is set once the session exists.
+    pub fn new(fs: Arc<Fs>, view: ViewOptions, channel: Arc<OnceLock<Channel>>) -> Self {
+        Self { fs, view: Arc::new(view), channel }
     }
 
     /// Runs one request; one that panics is answered with `EIO` and logged.
@@ -96,7 +98,7 @@ impl Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let mut bytes = Reply::new(unique, 128);
-        bytes.entry(entry.as_ref());
+        bytes.entry(entry.as_ref(), &self.view);
         let sent = self.send(&bytes.finish(), reply);
         if let (Some(entry), false) = (entry, sent) {
             self.fs.forget(entry.id, 1);
@@ -107,7 +109,7 @@ impl Adapter {
         match attr {
             Ok(stat) => {
                 let mut bytes = Reply::new(unique, 104);
-                bytes.attr(&stat);
+                bytes.attr(&stat, &self.view);
                 self.send(&bytes.finish(), reply);
             }
             Err(e) => reply.error(errno(e)),
@@ -120,7 +122,7 @@ impl Adapter {
         reply: R,
         error: fn(R, fuser::Errno),
     ) {
-        let mut listing = DirReply::new(req.unique().0, wanted_size(&reply), plus);
+        let mut listing = DirReply::new(req.unique().0, wanted_size(&reply), plus, &self.view);
         if let Err(e) = self.fs.readdir(id, offset, plus, &mut listing) {
             self.undo(&listing.lookups);
             return error(reply, errno(e));
@@ -138,26 +140,12 @@ impl Adapter {
     }
 }
 
-fn done(result: sys::Result<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-/// Answers with `value`, or its size when none was asked for.
-fn send_value(value: sys::Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
-    match value {
-        Err(e) => reply.error(errno(e)),
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         for flag in WANTED {
+            if flag == InitFlags::FUSE_POSIX_ACL && !self.view.acl {
+                continue;
+            }
             if config.add_capabilities(flag).is_err() {
                 log::debug!("this kernel's FUSE lacks {flag:?}");
             }
@@ -198,9 +186,13 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let (uid, gid) = match self.view.owners(uid, gid) {
+            Ok(owners) => owners,
+            Err(e) => return reply.error(errno(e)),
+        };
         let (atime, mtime, handle) = (set_time(atime), set_time(mtime), fh.map(|fh| fh.0));
         let changes = Changes { mode, uid, gid, size, atime, mtime, handle };
-        let (unique, caller) = (req.unique().0, caller(req));
+        let (unique, caller) = (req.unique().0, self.view.caller(req));
         self.run_copying(Some(ino.0), move |this| {
             this.send_attr(unique, this.fs.setattr(ino.0, changes, caller), reply);
         });
@@ -223,7 +215,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let new = new(req, parent, name, mode, umask);
+        let new = new(self.view.caller(req), parent, name, mode, umask);
         self.run(|fs| self.send_entry(req.unique().0, fs.mknod(new, rdev).map(Some), reply));
     }
 
@@ -236,7 +228,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let new = new(req, parent, name, mode, umask);
+        let new = new(self.view.caller(req), parent, name, mode, umask);
         self.run(|fs| self.send_entry(req.unique().0, fs.mkdir(new).map(Some), reply));
     }
 
@@ -258,7 +250,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let new = new(req, parent, link_name, 0o777, 0);
+        let new = new(self.view.caller(req), parent, link_name, 0o777, 0);
         let target = target.as_os_str().as_bytes();
         self.run(|fs| self.send_entry(req.unique().0, fs.symlink(new, target).map(Some), reply));
     }
@@ -297,7 +289,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (caller, flags) = (caller(req), flags.0 as u32);
+        let (caller, flags) = (self.view.caller(req), flags.0 as u32);
         let changes = flags & (libc::O_ACCMODE | libc::O_TRUNC) as u32 != 0;
         self.run_copying(changes.then_some(ino.0), move |this| {
             match this.fs.open(ino.0, flags, caller) {
@@ -345,7 +337,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let unprivileged = kills.then(|| caller(req));
+        let unprivileged = kills.then(|| self.view.caller(req));
         self.run(|fs| match fs.write(fh.0, offset, data, unprivileged) {
             Ok(n) => reply.written(n as u32),
             Err(e) => reply.error(errno(e)),
@@ -459,23 +451,39 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
-        let (flags, caller) = (flags as u32, caller(req));
+        let name = name.as_bytes().to_vec();
+        let value = match self.view.stored_xattr(&name, value) {
+            Ok(value) if self.view.xattrs => value,
+            Ok(_) => return reply.error(fuser::Errno::ENOSYS),
+            Err(e) => return reply.error(errno(e)),
+        };
+        let (flags, caller) = (flags as u32, self.view.caller(req));
         self.run_copying(Some(ino.0), move |this| {
             done(this.fs.setxattr(ino.0, &name, &value, flags, caller), reply);
         });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.run(|fs| send_value(fs.getxattr(ino.0, name.as_bytes()), size, reply));
+        if !self.view.xattrs {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let name = name.as_bytes();
+        let get = |fs: &Fs| fs.getxattr(ino.0, name).map(|v| self.view.show_xattr(name, v));
+        self.run(|fs| send_value(get(fs), size, reply));
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.run(|fs| send_value(fs.listxattr(ino.0, caller(req)), size, reply));
+        if !self.view.xattrs {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        self.run(|fs| send_value(fs.listxattr(ino.0, req.uid() == 0), size, reply));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.run(|fs| done(fs.removexattr(ino.0, name.as_bytes(), caller(req)), reply));
+        if !self.view.xattrs {
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        self.run(|fs| done(fs.removexattr(ino.0, name.as_bytes(), self.view.caller(req)), reply));
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -493,11 +501,11 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let new = new(req, parent, name, mode, umask);
+        let new = new(self.view.caller(req), parent, name, mode, umask);
         self.run(|fs| match fs.create(new, flags as u32) {
             Ok((entry, handle)) => {
                 let mut bytes = Reply::new(req.unique().0, 144);
-                bytes.entry(Some(&entry));
+                bytes.entry(Some(&entry), &self.view);
                 bytes.open(handle, FopenFlags::FOPEN_KEEP_CACHE.bits());
                 if !self.send(&bytes.finish(), reply) {
                     fs.release(handle);
@@ -532,7 +540,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let caller = caller(req);
+        let caller = self.view.caller(req);
         self.run(|fs| done(fs.fallocate(fh.0, (offset, length), mode as u32, caller), reply));
     }
 
@@ -568,10 +576,10 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let len = len.min(1 << 30) as usize;
+        let (len, caller) = (len.min(1 << 30) as usize, self.view.caller(req));
         self.run(|fs| {
             let (from, to) = ((fh_in.0, offset_in), (fh_out.0, offset_out));
-            match fs.copy_file_range(from, to, len, caller(req)) {
+            match fs.copy_file_range(from, to, len, caller) {
                 Ok(n) => reply.written(n as u32),
                 Err(e) => reply.error(errno(e)),
             }

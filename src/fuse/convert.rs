@@ -1,10 +1,10 @@
-//! The transport crate's values to the file system's.
+//! The transport crate's values to the file system's, and small replies.
 
 use crate::fs::Caller;
 use crate::fs::create::New;
 use crate::sys::node::SetTime;
 use crate::sys::{self, Time};
-use fuser::{INodeNo, Request, TimeOrNow};
+use fuser::{INodeNo, ReplyEmpty, ReplyXattr, TimeOrNow};
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
@@ -29,20 +29,33 @@ pub(super) fn errno(e: sys::Errno) -> fuser::Errno {
     fuser::Errno::from_i32(e.raw_os_error())
 }
 
-/// Who sent `req`.
-pub(super) fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+/// Answers a request that returns nothing.
+pub(super) fn done(result: sys::Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
 }
 
-/// The new object that `req` asks for.
+/// Answers with `value`, or its size when none was asked for.
+pub(super) fn send_value(value: sys::Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match value {
+        Err(e) => reply.error(errno(e)),
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+    }
+}
+
+/// The new object that a request by `caller` asks for.
 pub(super) fn new<'a>(
-    req: &Request,
+    caller: Caller,
     parent: INodeNo,
     name: &'a OsStr,
     mode: u32,
     umask: u32,
 ) -> New<'a> {
-    New { parent: parent.0, name: name.as_bytes(), mode, umask, caller: caller(req) }
+    New { parent: parent.0, name: name.as_bytes(), mode, umask, caller }
 }
 
 /// One time of a SETATTR.

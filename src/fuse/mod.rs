@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `adapter` | the crate's callbacks: unpack, one call of [`Fs`], reply |
 //! | `convert` | the crate's values to those of the file system |
+//! | `view` | owners and link counts that are shown otherwise |
 //! | `wire` | replies in the kernel's format |
 //! | `channel` | sending them, and notifications |
 //! | `mount` | mount(2) and fusermount3 |
@@ -12,6 +13,7 @@ mod adapter;
 mod channel;
 mod convert;
 mod mount;
+mod view;
 mod wire;
 
 use crate::config::Config;
@@ -73,7 +75,7 @@ fn start_session(
 ) -> Result<Session<Adapter>, MountError> {
     let failed = |e| internal(format!("cannot start the FUSE session: {e}"));
     let slot = Arc::new(OnceLock::new());
-    let adapter = Adapter::new(Arc::clone(&fs), Arc::clone(&slot));
+    let adapter = Adapter::new(Arc::clone(&fs), config.view.clone(), Arc::clone(&slot));
     let mut options = fuser::Config::default();
     options.n_threads = Some(config.threads.max(1));
     // The kernel itself lets in whom the mount options allow.

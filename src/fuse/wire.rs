@@ -3,13 +3,10 @@
 //! attributes, because there the node id and the inode number differ, and
 //! times may lie before 1970.
 
+use crate::config::ViewOptions;
 use crate::fs::Entry;
 use crate::fs::readdir::{Item, Sink};
 use crate::sys::Stat;
-
-/// How long the kernel may keep names and attributes, in seconds: as good as
-/// for ever, since every change goes through the mount.
-const VALID: u64 = 1 << 30;
 
 /// `struct fuse_out_header`.
 const HEADER_LEN: usize = 16;
@@ -61,23 +58,25 @@ impl Reply {
     }
 
     /// Appends `struct fuse_entry_out`; `None` is a negative entry.
-    pub fn entry(&mut self, entry: Option<&Entry>) {
+    pub fn entry(&mut self, entry: Option<&Entry>, view: &ViewOptions) {
         self.u64(entry.map_or(0, |e| e.id));
         self.u64(0);
-        self.u64(VALID);
-        self.u64(VALID);
-        self.u64(0);
+        self.u64(view.timeout.as_secs());
+        self.u64(view.timeout.as_secs());
+        self.u32(view.timeout.subsec_nanos());
+        self.u32(view.timeout.subsec_nanos());
         match entry {
-            Some(entry) => self.attr_body(&entry.attr),
+            Some(entry) => self.attr_body(&view.show(&entry.attr)),
             None => self.bytes.resize(self.bytes.len() + 88, 0),
         }
     }
 
     /// Appends `struct fuse_attr_out`.
-    pub fn attr(&mut self, stat: &Stat) {
-        self.u64(VALID);
-        self.u64(0);
-        self.attr_body(stat);
+    pub fn attr(&mut self, stat: &Stat, view: &ViewOptions) {
+        self.u64(view.timeout.as_secs());
+        self.u32(view.timeout.subsec_nanos());
+        self.u32(0);
+        self.attr_body(&view.show(stat));
     }
 
     /// Appends `struct fuse_open_out`.
@@ -128,7 +127,8 @@ impl Reply {
 
 /// A listing under construction, of at most the size the kernel asked for.
 #[derive(Debug)]
-pub struct DirReply {
+pub struct DirReply<'a> {
+    view: &'a ViewOptions,
     reply: Reply,
     end: usize,
     plus: bool,
@@ -136,11 +136,11 @@ pub struct DirReply {
     pub lookups: Vec<u64>,
 }
 
-impl DirReply {
+impl<'a> DirReply<'a> {
     /// An empty listing of at most `size` bytes; with `plus` for READDIRPLUS.
-    pub fn new(unique: u64, size: usize, plus: bool) -> Self {
+    pub fn new(unique: u64, size: usize, plus: bool, view: &'a ViewOptions) -> Self {
         let reply = Reply::new(unique, size);
-        Self { reply, end: HEADER_LEN + size, plus, lookups: Vec::new() }
+        Self { view, reply, end: HEADER_LEN + size, plus, lookups: Vec::new() }
     }
 
     /// The finished reply.
@@ -149,7 +149,7 @@ impl DirReply {
     }
 }
 
-impl Sink for DirReply {
+impl Sink for DirReply<'_> {
     fn fits(&self, len: usize) -> bool {
         let fixed = DIRENT_LEN + if self.plus { ENTRY_LEN } else { 0 };
         self.reply.bytes.len() + fixed + len.next_multiple_of(8) <= self.end
@@ -160,7 +160,7 @@ impl Sink for DirReply {
             match &item.entry {
                 Some(entry) => {
                     self.lookups.push(entry.id);
-                    self.reply.entry(Some(entry));
+                    self.reply.entry(Some(entry), self.view);
                 }
                 // All zeros: no lookup is implied, the kernel asks when it needs one.
                 None => self.reply.bytes.resize(self.reply.bytes.len() + ENTRY_LEN, 0),
@@ -187,14 +187,15 @@ mod tests {
             build(&mut reply);
             reply.finish().len() - HEADER_LEN
         };
-        assert_eq!(len(|r| r.entry(None)), ENTRY_LEN);
+        assert_eq!(len(|r| r.entry(None, &ViewOptions::default())), ENTRY_LEN);
         assert_eq!(len(|r| r.open(1, 2)), 16);
         assert_eq!(Reply::attributes_changed(1).finish().len(), HEADER_LEN + 24);
     }
 
     #[test]
     fn a_listing_never_exceeds_its_size() {
-        let mut listing = DirReply::new(1, 100, false);
+        let view = ViewOptions::default();
+        let mut listing = DirReply::new(1, 100, false, &view);
         let mut pushed = 0;
         while listing.fits(5) {
             let item = Item { name: b"hello", dtype: 8, ino: 1, offset: 3, entry: None };

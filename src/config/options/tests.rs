@@ -102,6 +102,30 @@ fn behaviour() {
 }
 
 #[test]
+fn views() {
+    type Check = fn(&ViewOptions) -> bool;
+    let cases: &[(&str, Check)] = &[
+        ("", |v| *v == ViewOptions::default()),
+        ("uidmapping=0:100:5", |v| v.uids.shown(3) == 103 && v.gids.shown(3) == 3),
+        ("gidmapping=0:100:5:5:0:1", |v| v.gids.shown(5) == 0 && v.uids.shown(3) == 3),
+        ("squash_to_root", |v| v.uids.shown(3) == 0 && v.gids.shown(3) == 0),
+        ("squash_to_uid=9,squash_to_root", |v| v.uids.shown(3) == 9 && v.gids.shown(3) == 0),
+        ("squash_to_gid=9", |v| v.uids.shown(3) == 3 && v.gids.shown(3) == 9),
+        ("static_nlink", |v| v.static_nlink),
+        ("noacl", |v| !v.acl),
+        ("noxattrs", |v| !v.xattrs),
+        ("noxattrs=1", |v| !v.xattrs),
+        ("noxattrs=0", |v| v.xattrs),
+        ("timeout=0", |v| v.timeout.is_zero()),
+        ("timeout=1.5", |v| v.timeout.as_millis() == 1500),
+        ("timeout=1e12", |v| v.timeout == FOR_EVER),
+    ];
+    for (list, check) in cases {
+        assert!(check(&config(list).view), "{list}");
+    }
+}
+
+#[test]
 fn mount_flags() {
     type Check = fn(&MountFlags) -> bool;
     let cases: &[(&str, Check)] = &[
@@ -152,7 +176,6 @@ fn refused_options_are_named() {
         lists.extend(choice.refused.iter().map(|(value, _)| format!("{}={value}", choice.name)));
     }
     lists.push("context=\"u:r:t:s0:c1,c2\"".into());
-    lists.push("noacl".into());
     for list in lists {
         let error = parse(&[b"lowerdir=l", list.as_bytes()]).unwrap_err();
         assert_eq!(error.failure, Failure::Usage, "{list}");
@@ -176,6 +199,14 @@ fn bad_options() {
         ("threads=-1", "a number from 1 to 256"),
         ("threads=x", "a number from 1 to 256"),
         ("threads", "'threads' needs a value"),
+        ("uidmapping=0:1", "DISK:VIEW:COUNT"),
+        ("gidmapping=", "needs a value"),
+        ("squash_to_uid=-1", "a number as id"),
+        ("squash_to_gid=4294967295", "a number as id"),
+        ("squash_to_root=1", "is unknown"),
+        ("timeout=-1", "a number of seconds"),
+        ("timeout=nan", "a number of seconds"),
+        ("noxattrs=2", "the values are 0, 1"),
         ("upperdir=", "'upperdir=' needs a value"),
         ("workdir", "'workdir' needs a value"),
         ("lowerdir=a:", "empty path"),
