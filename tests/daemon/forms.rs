@@ -19,6 +19,38 @@ scripts! {
         is $'d\nf\nx' ls -A merged
         "$OVLFUSE" umount merged"#;
 
+    // Owners that fuse-overlayfs's options show otherwise, and what is then on disk.
+    [root] mapped_and_squashed_ids: r#"
+        layers="lowerdir=$here/lower,upperdir=$here/upper,workdir=$here/work"
+        chown 3:4 lower/f
+        "$OVLFUSE" -o "$layers,uidmapping=0:100:50,gidmapping=0:100:50" "$here/merged"
+        is 103:104 stat -c %u:%g merged/f
+        chown 109:110 merged/f
+        is 109:110 stat -c %u:%g merged/f
+        is 9:10 stat -c %u:%g upper/f
+        [[ $(chown 9 merged/f 2>&1) == *'Invalid argument'* ]]
+        chmod 777 merged
+        setpriv --reuid 105 --regid 106 --clear-groups mkdir merged/new
+        is 105:106 stat -c %u:%g merged/new
+        is 5:6 stat -c %u:%g upper/new
+        "$OVLFUSE" umount merged
+        "$OVLFUSE" -o "$layers,squash_to_root,squash_to_gid=7,static_nlink,timeout=0" "$here/merged"
+        is 0:7 stat -c %u:%g merged/f
+        is 1 stat -c %h merged/new
+        chown 77:78 merged/f
+        is 0:7 stat -c %u:%g merged/f
+        is 77:78 stat -c %u:%g upper/f
+        "$OVLFUSE" umount merged"#;
+
+    // As containerd calls it: mount.fuse3 finds the program by its type, and both pipes end.
+    [root] mount_fuse3: r#"
+        mount -t tmpfs none /usr/local/bin && ln -s "$OVLFUSE" /usr/local/bin/fuse-overlayfs
+        said=$(timeout 20 mount.fuse3 overlay "$here/merged" -o "lowerdir=$here/lower2:$here/lower,upperdir=$here/upper,workdir=$here/work" -t fuse-overlayfs 2>&1)
+        is '' echo "$said"
+        is overlay findmnt -no SOURCE --mountpoint "$here/merged"
+        is lower2 cat merged/g
+        "$OVLFUSE" umount merged"#;
+
     [root user userns] mount_helper: r#"
         "$OVLFUSE" the-source "$here/merged" -o "lowerdir=$here/lower,upperdir=$here/upper,workdir=$here/work,rw,_netdev,x-test"
         is the-source findmnt -no SOURCE --mountpoint "$here/merged"
