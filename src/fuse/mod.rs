@@ -103,6 +103,10 @@ fn raise_limits() {
 /// its own 128 KiB; only root of the machine may.
 fn read_ahead(dev: u64) {
     let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+    // A mount that is gone already leaves the disk beneath it, whose setting is not ours.
+    if major != 0 {
+        return;
+    }
     let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(e) = std::fs::write(&setting, READ_AHEAD_KIB) {
         log::debug!("{setting} stays as it is: {e}");
