@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn paths_survive_a_list_of_layers() {
-        let path = PathBuf::from("/tmp/a:b\\c,d");
+        let path = PathBuf::from("/layers/a:b\\c,d");
         let list = escaped(path.clone());
         assert_eq!(crate::config::split::unescape_path(list.as_encoded_bytes()), path);
         assert_eq!(crate::config::split::split_escaped(list.as_encoded_bytes(), b':').len(), 1);
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn closed_directories_can_be_removed() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("work/work/inner")).unwrap();
+        fs::create_dir_all(folder.path().join("work/work").join("inner")).unwrap();
         let closed = Permissions::from_mode(0o000);
         fs::set_permissions(folder.path().join("work/work"), closed).unwrap();
         make_removable(folder.path().into()).unwrap();

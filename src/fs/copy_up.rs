@@ -280,16 +280,15 @@ impl Fs {
         if let Some(listing) = &mut *dir.listing.write() {
             listing.set_upper(name, stat.kind().dirent_type() as u8, true);
         }
+        let done = restore_attributes(to, stat, at, &before);
+        // Not before: the kernel would keep what it read in between.
         self.attributes_changed(node);
         match has_lasting_origin(stat) {
             true => self.attributes_changed(parent),
             // The name now shows another inode number.
             false => self.listing_changed(parent),
         }
-        if needs_late_mode(stat) {
-            sys::node::chmod(to, stat.mode)?;
-        }
-        sys::node::set_times(at, SetTime::To(before.atime), SetTime::To(before.mtime))
+        done
     }
 
     /// Opens the regular file `at` of a lower layer for reading, without
@@ -306,6 +305,14 @@ impl Fs {
 /// with several names gets a copy for each (`fs/overlayfs/inode.c: ovl_getattr`).
 fn has_lasting_origin(stat: &Stat) -> bool {
     stat.kind() == Kind::Dir || stat.nlink == 1
+}
+
+/// Gives the new copy `to` its final mode, and its directory `dir` the times it had `before`.
+fn restore_attributes(to: At<'_>, stat: &Stat, dir: At<'_>, before: &Stat) -> Result<()> {
+    if needs_late_mode(stat) {
+        sys::node::chmod(to, stat.mode)?;
+    }
+    sys::node::set_times(dir, SetTime::To(before.atime), SetTime::To(before.mtime))
 }
 
 /// Whether a directory must have more permissions than it shall while it is

@@ -58,7 +58,7 @@ scripts! {
         "$OVLFUSE" umount merged 2>/dev/null || fusermount3 -u merged
         refused 4 volatile mount_here
         chmod 700 work/work
-        rm -r work/work/incompat
+        (cd work/work && rm -r incompat)
         mount_here
         is x cat merged/f
         "$OVLFUSE" umount merged"#;
