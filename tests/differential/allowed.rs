@@ -2,13 +2,65 @@
 
 use std::collections::BTreeMap;
 
-use super::script::Line;
+use super::script::{Line, Script};
 use super::view::Difference;
 use crate::common::Context;
 
+/// What else decides whether a difference is accepted.
+#[derive(Clone, Copy)]
+pub struct Circumstances {
+    /// Who mounts.
+    context: Context,
+    /// Whether files of lower layers may have got new names.
+    links: bool,
+}
+
+impl Circumstances {
+    /// Those of `script` in `context`.
+    pub fn of(script: &Script, context: Context) -> Self {
+        let links = |line: &Line| ["link", "flink"].contains(&line.word(0));
+        Self { context, links: script.lines.iter().any(|line| !line.is_layer() && links(line)) }
+    }
+
+    /// Whether the kernel may have two inodes for two names of a file.
+    fn splits_inodes(self) -> bool {
+        self.context != Context::root && self.links
+    }
+}
+
+const KEPT_SET_ID: &str = "a new name of a lower file is an inode of its own in the kernel without \
+    origin: a change through one does not clear set-id bits that were set through the other";
+
+/// Whether the mode of a file, as text, lacks only set-id bits that the kernel kept.
+fn kept_set_id(kernel: &str, ovlfuse: &str) -> bool {
+    let mode = |text: &str| u32::from_str_radix(text, 8).ok();
+    mode(kernel).zip(mode(ovlfuse)).is_some_and(|(kernel, ovlfuse)| {
+        let lost = kernel & !ovlfuse;
+        lost != 0 && lost & !0o6000 == 0 && ovlfuse & !kernel == 0
+    })
+}
+
+/// The same for what stat gave, where nothing else may differ.
+fn stat_kept_set_id(kernel: &str, ovlfuse: &str) -> bool {
+    let (theirs, ours): (Vec<&str>, Vec<&str>) =
+        (kernel.split(' ').collect(), ovlfuse.split(' ').collect());
+    let ([kind, mode, rest @ ..], [our_kind, our_mode, our_rest @ ..]) = (&*theirs, &*ours) else {
+        return false;
+    };
+    (kind, rest) == (our_kind, our_rest) && *kind != "Directory" && kept_set_id(mode, our_mode)
+}
+
 /// Why `ovlfuse` may answer the call of `line` otherwise than the kernel does.
-pub fn call(line: &Line, kernel: &str, ovlfuse: &str) -> Option<&'static str> {
+pub fn call(
+    line: &Line,
+    kernel: &str,
+    ovlfuse: &str,
+    circumstances: Circumstances,
+) -> Option<&'static str> {
     let name = line.word(0);
+    if circumstances.splits_inodes() && stat_kept_set_id(kernel, ovlfuse) {
+        return Some(KEPT_SET_ID);
+    }
     if name == "fstat" && without(kernel, "nlink=") == without(ovlfuse, "nlink=") {
         let unlinked = ovlfuse.contains("nlink=0 ");
         if unlinked {
@@ -75,8 +127,18 @@ fn without(text: &str, field: &str) -> String {
     words.join(" ")
 }
 
+impl Difference {
+    fn is_kept_set_id(&self) -> bool {
+        let file = self.field == "mode" && self.kind != "Directory";
+        file && kept_set_id(&self.left, &self.right)
+    }
+}
+
 /// Why merged views may differ so.
-pub fn merged(difference: &Difference, context: Context) -> Option<&'static str> {
+pub fn merged(difference: &Difference, circumstances: Circumstances) -> Option<&'static str> {
+    if circumstances.splits_inodes() && difference.is_kept_set_id() {
+        return Some(KEPT_SET_ID);
+    }
     if difference.left == "stat=ENOENT" && difference.right == "absent" {
         return Some(PHANTOM);
     }
@@ -86,14 +148,17 @@ pub fn merged(difference: &Difference, context: Context) -> Option<&'static str>
     if difference.field == "wrong in listing" && difference.right == "absent" {
         return Some("the kernel lists an old number for a merged directory without origin");
     }
-    if difference.field == "same inode as" && context != Context::root {
+    if difference.field == "same inode as" && circumstances.context != Context::root {
         return Some("without origin the kernel gives a new name of a lower file another number");
     }
     None
 }
 
 /// Why upper layers on disk may differ so.
-pub fn upper(difference: &Difference) -> Option<&'static str> {
+pub fn upper(difference: &Difference, circumstances: Circumstances) -> Option<&'static str> {
+    if circumstances.splits_inodes() && difference.is_kept_set_id() {
+        return Some(KEPT_SET_ID);
+    }
     let both = difference.left != "absent" && difference.right != "absent";
     if difference.path == "." && difference.field.ends_with(".overlay.uuid") && both {
         return Some("it is a random number");

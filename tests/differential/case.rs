@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::allowed;
+use crate::allowed::{self, Circumstances};
 use crate::calls::Side;
 use crate::common::mount::{Mount, Spec};
 use crate::common::{Backend, Context};
@@ -58,6 +58,7 @@ pub fn run(script: &Script, place: &Place) -> Option<Divergence> {
 
 struct Case<'a> {
     place: &'a Place,
+    circumstances: Circumstances,
     kernel: Layers,
     ovlfuse: Layers,
 }
@@ -136,7 +137,8 @@ impl Layers {
 impl<'a> Case<'a> {
     fn new(script: &Script, place: &'a Place, home: &Path) -> Self {
         let build = |name: &str| Layers::build(script, &home.join(name), place.context);
-        Self { place, kernel: build("kernel"), ovlfuse: build("ovlfuse") }
+        let circumstances = Circumstances::of(script, place.context);
+        Self { place, circumstances, kernel: build("kernel"), ovlfuse: build("ovlfuse") }
     }
 
     fn look(&self, inodes: bool) -> Look {
@@ -150,7 +152,10 @@ impl<'a> Case<'a> {
             Ok(None) => return None,
             Err(divergence) => return Some(divergence),
         };
-        let layers = || same("upper", &self.kernel.upper(), &self.ovlfuse.upper(), allowed::upper);
+        let layers = || {
+            let (kernel, ovlfuse) = (self.kernel.upper(), self.ovlfuse.upper());
+            same("upper", &kernel, &ovlfuse, |one| allowed::upper(one, self.circumstances))
+        };
         let checks: [&dyn Fn() -> Option<Divergence>; 4] =
             [&layers, &|| self.work(), &|| self.remounted(&live), &|| self.across()];
         checks.iter().find_map(|check| check()).or_else(|| {
@@ -189,7 +194,7 @@ impl<'a> Case<'a> {
             if allowed::brings_back(line, &theirs, &ours) {
                 return Ok(None);
             }
-            if theirs != ours && allowed::call(line, &theirs, &ours).is_none() {
+            if theirs != ours && allowed::call(line, &theirs, &ours, self.circumstances).is_none() {
                 let text = format!("{line}\n  kernel  {theirs}\n  ovlfuse {ours}");
                 let kind = format!("call {}: {} / {}", line.word(0), sort(&theirs), sort(&ours));
                 return Err(Divergence::new(kind, text));
@@ -204,7 +209,7 @@ impl<'a> Case<'a> {
     fn live(&self, inodes: bool) -> Result<View, Divergence> {
         let kernel = View::of(&self.kernel.spec.merged, self.look(false));
         let ovlfuse = View::of(&self.ovlfuse.spec.merged, self.look(false));
-        match same("merged", &kernel, &ovlfuse, |one| allowed::merged(one, self.place.context)) {
+        match same("merged", &kernel, &ovlfuse, |one| allowed::merged(one, self.circumstances)) {
             Some(divergence) => Err(divergence),
             None if inodes => Ok(View::of(&self.ovlfuse.spec.merged, self.look(true))),
             None => Ok(ovlfuse),
@@ -229,13 +234,13 @@ impl<'a> Case<'a> {
         // shows other numbers after a remount.
         let inodes = inodes
             .then(|| {
-                same("live/remounted", live, &again, |one| allowed::merged(one, self.place.context))
+                same("live/remounted", live, &again, |one| allowed::merged(one, self.circumstances))
             })
             .flatten();
         inodes.or_else(|| {
             let kernel = self.kernel.view(Backend::Kernel, self.look(false));
             let again = self.ovlfuse.view(Backend::Ovlfuse, self.look(false));
-            same("remounted", &kernel, &again, |one| allowed::merged(one, self.place.context))
+            same("remounted", &kernel, &again, |one| allowed::merged(one, self.circumstances))
         })
     }
 
@@ -250,7 +255,7 @@ impl<'a> Case<'a> {
         .find_map(|(what, layers)| {
             let kernel = layers.view(Backend::Kernel, look);
             let ovlfuse = layers.view(Backend::Ovlfuse, look);
-            same(what, &kernel, &ovlfuse, |one| allowed::merged(one, self.place.context))
+            same(what, &kernel, &ovlfuse, |one| allowed::merged(one, self.circumstances))
         })
     }
 }

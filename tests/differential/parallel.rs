@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::allowed;
+use crate::allowed::{self, Circumstances};
 use crate::case::{Layers, Place, same};
 use crate::common::{Backend, Context};
 use crate::rng::{self, Rng};
@@ -58,7 +58,8 @@ fn layers() -> Script {
 
 fn round(place: &Place, seed: u64, threads: usize) {
     let home = tempfile::tempdir_in(&place.directory).expect("a directory for the round");
-    let layers = Layers::build(&layers(), home.path(), place.context);
+    let script = layers();
+    let layers = Layers::build(&script, home.path(), place.context);
     let merged = &layers.spec.merged;
     let mount = layers.mount(Backend::Ovlfuse);
     std::thread::scope(|scope| {
@@ -72,7 +73,8 @@ fn round(place: &Place, seed: u64, threads: usize) {
     let look = Look { inodes: place.context == Context::root, ..Look::default() };
     let live = View::of(merged, look);
     mount.unmount();
-    let allowed = |one: &_| allowed::merged(one, place.context);
+    let circumstances = Circumstances::of(&script, place.context);
+    let allowed = |one: &_| allowed::merged(one, circumstances);
     for (what, backend) in
         [("live / remounted", Backend::Ovlfuse), ("live / the kernel's", Backend::Kernel)]
     {

@@ -88,13 +88,14 @@ impl View {
             let (Some(left), Some(right)) = (self.entries.get(path), other.entries.get(path))
             else {
                 let show = |view: &Self| view.entries.get(path).map_or("absent".into(), summary);
-                found.push(Difference::new(path, "entry", show(self), show(other)));
+                found.push(Difference::new((path, ""), "entry", show(self), show(other)));
                 continue;
             };
             let names: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
             for name in names.into_iter().filter(|name| left.get(*name) != right.get(*name)) {
                 let show = |fields: &Fields| fields.get(name).map_or("absent", |v| v).to_owned();
-                found.push(Difference::new(path, name, show(left), show(right)));
+                let kind = left.get("type").map_or("", String::as_str);
+                found.push(Difference::new((path, kind), name, show(left), show(right)));
             }
         }
         found
@@ -105,6 +106,8 @@ impl View {
 pub struct Difference {
     /// Where.
     pub path: String,
+    /// The type that the first view shows there.
+    pub kind: String,
     /// Which field, `entry` for the whole.
     pub field: String,
     /// In the first view.
@@ -114,8 +117,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    fn new(path: &str, field: &str, left: String, right: String) -> Self {
-        Self { path: path.to_owned(), field: field.to_owned(), left, right }
+    fn new((path, kind): (&str, &str), field: &str, left: String, right: String) -> Self {
+        Self { path: path.to_owned(), kind: kind.to_owned(), field: field.to_owned(), left, right }
     }
 }
 
