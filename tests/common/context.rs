@@ -141,6 +141,7 @@ fn run_copy(context: Context, name: &str, directory: &Path) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let passed = output.status.success() && stdout.contains("test result: ok. 1 passed");
     assert!(passed, "in context {}: {}\n{stdout}\n{stderr}", context.name(), output.status);
+    eprint!("{stderr}");
 }
 
 /// Puts `program` where the ordinary user can execute it.
