@@ -270,6 +270,7 @@ impl Fs {
         }
         drop(opened_up);
         node.move_to_upper(&mut place);
+        node.settle();
         if !has_lasting_origin(stat) {
             node.set_ino(self.shown_ino(LayerId::UPPER, upper_ino));
         }

@@ -87,9 +87,9 @@ impl Fs {
     fn make(&self, new: New<'_>, what: What<'_>) -> Result<(Entry, Option<OwnedFd>)> {
         let upper = self.upper()?;
         let parent = self.nodes.get(new.parent)?;
-        let dir = parent.dir()?;
+        self.check_new_name(new.name)?;
         self.copy_up(&parent, 0)?;
-        let _names = dir.lock.write();
+        let _names = self.lock_names(&parent)?;
         if self.names.find(&parent, new.name).is_some() {
             return Err(Errno::EXIST);
         }
@@ -155,6 +155,7 @@ impl Fs {
         let stack = (kind == Kind::Dir).then(Vec::new);
         let id = self.nodes.next_id();
         let node = Arc::new(Node::new(id, kind, ino, LayerId::UPPER, Some(link), stack));
+        node.settle();
         self.nodes.insert(Arc::clone(&node));
         match self.names.enter_new(&node) {
             None => Ok(Entry { id, attr: self.shown(&node, stat) }),

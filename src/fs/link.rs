@@ -18,16 +18,16 @@ impl Fs {
         let upper = self.upper()?;
         let node = self.nodes.get(id)?;
         let parent = self.nodes.get(parent)?;
-        let dir = parent.dir()?;
         if node.kind == Kind::Dir {
             return Err(Errno::PERM);
         }
+        self.check_new_name(name)?;
         if !node.in_upper() && node.link().is_none() {
             return Err(Errno::NOENT);
         }
         self.copy_up(&node, u64::MAX)?;
         self.copy_up(&parent, 0)?;
-        let _names = dir.lock.write();
+        let _names = self.lock_names(&parent)?;
         if self.names.find(&parent, name).is_some() {
             return Err(Errno::EXIST);
         }
@@ -60,7 +60,7 @@ impl Fs {
         if self.names.link(&node, link).is_some() {
             log::error!("a new name of node {} was known already", node.id);
         }
-        if let Some(listing) = &mut *dir.listing.write() {
+        if let Some(listing) = &mut *parent.dir()?.listing.write() {
             listing.set_upper(name, node.kind.dirent_type() as u8, false);
         }
         Ok(Entry { id: node.id, attr: self.shown(&node, stat) })

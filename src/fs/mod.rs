@@ -36,6 +36,7 @@ pub mod redirect;
 pub mod remove;
 pub mod rename;
 pub mod resolve;
+pub mod settle;
 pub mod xattr;
 
 use crate::config::{Config, Fsync, RedirectDir};

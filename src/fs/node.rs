@@ -109,6 +109,8 @@ pub struct Dir {
     pub misses: AtomicU32,
     /// `overlay.impure` is known to be set on the upper directory.
     pub impure: AtomicBool,
+    /// The upper directory is known to hold no `.wh.` names.
+    pub settled: AtomicBool,
     /// Short lock: the known nodes by name.
     children: Mutex<HashTable<Child>>,
 }
@@ -184,6 +186,13 @@ impl Node {
     pub fn move_to_upper(&self, place: &mut Option<Box<Gone>>) {
         *place = None;
         self.layer.store(LayerId::UPPER.0, Ordering::Release);
+    }
+
+    /// Notes that the object, if it is a directory, holds no `.wh.` names in upper.
+    pub fn settle(&self) {
+        if let Some(dir) = &self.dir {
+            dir.settled.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Notes that no link of the object is left.
@@ -319,6 +328,7 @@ impl Dir {
             listing: RwLock::new(None),
             misses: AtomicU32::new(0),
             impure: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             children: Mutex::new(HashTable::new()),
         }
     }

@@ -205,7 +205,7 @@ impl Fs {
         xwhiteouts: bool,
     ) -> Result<()> {
         let fd = self.dir_fd(node, layer)?;
-        let dot_wh = self.dot_wh && !layer.is_upper();
+        let dot_wh = self.dot_wh;
         let mut hidden = Vec::new();
         let open = || list::open(fd.as_fd());
         list::for_each_of(self.with_descriptors(open)?, |entry| {

@@ -16,10 +16,9 @@ impl Fs {
     /// `ENOENT`, `EISDIR`, `EROFS`, those of unlink(2) and of making a whiteout.
     pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<()> {
         let parent = self.nodes.get(parent)?;
-        let dir = parent.dir()?;
         self.wait_for_copy(&parent, name);
         self.copy_up(&parent, 0)?;
-        let _names = dir.lock.write();
+        let _names = self.lock_names(&parent)?;
         let child = self.child(&parent, name)?;
         if child.node.kind == Kind::Dir {
             return Err(Errno::ISDIR);
@@ -33,18 +32,17 @@ impl Fs {
     /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`, and as [`Self::unlink`].
     pub fn rmdir(&self, parent: u64, name: &[u8]) -> Result<()> {
         let parent = self.nodes.get(parent)?;
-        let dir = parent.dir()?;
         if !parent.in_upper() {
             // A directory that is not empty copies nothing up.
-            let _names = dir.lock.read();
+            let _names = parent.dir()?.lock.read();
             let child = self.child(&parent, name)?;
             let _victims = child.node.dir()?.lock.read();
             self.check_empty(&child.node)?;
         }
         self.copy_up(&parent, 0)?;
-        let _names = dir.lock.write();
+        let _names = self.lock_names(&parent)?;
         let child = self.child(&parent, name)?;
-        let _victims = child.node.dir()?.lock.write();
+        let _victims = self.lock_names(&child.node)?;
         self.check_empty(&child.node)?;
         self.remove(&parent, name, &child.node, child.stat)
     }

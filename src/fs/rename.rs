@@ -48,6 +48,7 @@ impl Fs {
             return Err(Errno::INVAL);
         }
         self.upper()?;
+        self.check_new_name(to.1)?;
         let (old_parent, new_parent) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
         let old = Spot { parent: &old_parent, name: from.1 };
         let new = Spot { parent: &new_parent, name: to.1 };
@@ -57,9 +58,9 @@ impl Fs {
         let crosses = old.parent.id != new.parent.id;
         let topology = (moves_dir || crosses).then(|| self.topology.lock());
         let (first, second) = in_lock_order(old.parent, new.parent);
-        let _first = first.dir()?.lock.write();
+        let _first = self.lock_names(first)?;
         let _second = match crosses {
-            true => Some(second.dir()?.lock.write()),
+            true => Some(self.lock_names(second)?),
             false => None,
         };
         let source = self.side(old)?;
@@ -128,7 +129,7 @@ impl Fs {
         // Locked after its parents, so that nothing is made in it meanwhile.
         let _victims = match victim {
             Some(v) if v.node.kind == Kind::Dir => {
-                let held = v.node.dir()?.lock.write();
+                let held = self.lock_names(&v.node)?;
                 self.check_empty(&v.node)?;
                 self.clear_whiteouts(upper, &v.node, to)?;
                 Some(held)

@@ -10,6 +10,7 @@ use crate::union::LayerId;
 use crate::union::lookup::{Facts, Lookup, Refused, Then};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// An object of the merged view, before it has a node.
 #[derive(Debug)]
@@ -130,7 +131,8 @@ impl Fs {
 
     fn gather_upper(&self, parent: &Node, name: &[u8], more_below: bool) -> Result<Found> {
         let dir = self.dir_fd(parent, LayerId::UPPER)?;
-        let reading = Reading { dot_wh: false, ..self.reading(more_below) };
+        let none_beside = parent.dir()?.settled.load(Ordering::Relaxed);
+        let reading = Reading { none_beside, ..self.reading(more_below) };
         facts::gather(At::new(dir.as_fd(), name), reading)
     }
 
@@ -172,7 +174,8 @@ impl Fs {
     }
 
     fn reading(&self, more_below: bool) -> Reading {
-        Reading { namespace: self.layers.namespace, dot_wh: self.dot_wh, more_below }
+        let namespace = self.layers.namespace;
+        Reading { namespace, dot_wh: self.dot_wh, none_beside: false, more_below }
     }
 
     /// Whether marks of a directory matter: a layer follows, whether it has the

@@ -11,6 +11,8 @@ pub struct Reading {
     pub namespace: Namespace,
     /// `.wh.` names count as whiteouts.
     pub dot_wh: bool,
+    /// None of them stands beside what is read.
+    pub none_beside: bool,
     /// A layer follows below, so that opaque marks and redirects matter.
     pub more_below: bool,
 }
@@ -145,7 +147,7 @@ fn readable_xattr(at: At<'_>, name: OverlayName, namespace: Namespace) -> Result
 }
 
 fn hidden_by_dot_wh(at: At<'_>, reading: Reading) -> Result<bool> {
-    if !reading.dot_wh || at.is_fd() {
+    if !reading.dot_wh || reading.none_beside || at.is_fd() {
         return Ok(false);
     }
     match dot_wh::whiteout_of(at.name) {

@@ -321,6 +321,8 @@ fn mount_kernel(spec: &Spec) -> std::io::Result<()> {
     }
     for option in &spec.options {
         match option.split_once('=') {
+            // ovlfuse's own: what it leaves in upper is the kernel's format.
+            Some(("whiteouts", _)) => {}
             Some((key, value)) => set(key, Path::new(value))?,
             None => fsconfig_set_flag(fs.as_fd(), option.as_str())?,
         }
