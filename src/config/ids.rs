@@ -55,8 +55,10 @@ impl IdMap {
     }
 }
 
-/// Reads `DISK:VIEW:COUNT[:DISK:VIEW:COUNT…]`; `None` when it is anything else.
+/// Reads `DISK:VIEW:COUNT[:DISK:VIEW:COUNT…]`, which podman begins with a `:`; `None` when it
+/// is anything else.
 pub fn ranges(list: &str) -> Option<Vec<Range>> {
+    let list = list.strip_prefix(':').unwrap_or(list);
     let numbers: Vec<u32> =
         list.split(':').map(|number| number.parse().ok()).collect::<Option<_>>()?;
     let (triples, rest) = numbers.as_chunks::<3>();
@@ -94,10 +96,11 @@ mod tests {
     #[test]
     fn malformed_ranges() {
         for list in
-            ["", "0", "0:1", "0:1:", "0:1:1:2", "a:1:1", "0:1:0", "1:0:4294967295", "-1:0:1"]
+            ["", ":", "::0:1:1", "0", "0:1", "0:1:", "0:1:1:2", "a:1:1", "0:1:0", "1:0:4294967295", "-1:0:1"]
         {
             assert_eq!(ranges(list), None, "{list}");
         }
         assert!(ranges("0:0:4294967295").is_some());
+        assert_eq!(ranges(":0:1:5:5:0:1"), ranges("0:1:5:5:0:1"));
     }
 }
