@@ -28,6 +28,10 @@ pub struct OpenFile {
     backing: RwLock<Backing>,
 }
 
+/// The handle of a file that the kernel opened without asking. A mount without an upper can do
+/// without OPEN: the data of a node is the same for everybody and stays it.
+pub const NO_HANDLE: u64 = 0;
+
 /// The flag of files that execve(2) opens (`__FMODE_EXEC` in the kernel's `include/linux/fs.h`).
 const EXECUTE: OFlags = OFlags::from_bits_retain(0x20);
 
@@ -152,6 +156,24 @@ impl Fs {
         backing.fd.clone().ok_or(Errno::IO)
     }
 
+    /// The descriptor to read node `id` from, opened as `handle`.
+    ///
+    /// # Errors
+    /// `EBADF`; those of open(2), where nothing was opened yet.
+    pub fn source(&self, id: u64, handle: u64) -> Result<Arc<OwnedFd>> {
+        if handle != NO_HANDLE || !self.is_read_only() {
+            return self.backing(&*self.file(handle)?);
+        }
+        let node = self.nodes.get(id)?;
+        let key = (id, node.layer());
+        if let Some(fd) = self.readers.get(key) {
+            return Ok(fd);
+        }
+        let fd = self.open_backing(&node, OFlags::RDONLY)?.fd.ok_or(Errno::IO)?;
+        self.readers.insert(key, Arc::clone(&fd));
+        Ok(fd)
+    }
+
     /// Closes the descriptors of files that can be opened again by name.
     pub(super) fn close_idle_files(&self) {
         for file in &self.open_files {
@@ -166,12 +188,13 @@ impl Fs {
         }
     }
 
-    /// Reads at `offset` into `buf` until it is full or the file ends; the bytes read.
+    /// Reads node `id`, opened as `handle`, at `offset` into `buf` until it is full or the file
+    /// ends; the bytes read.
     ///
     /// # Errors
     /// Those of pread(2).
-    pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let fd = self.backing(&*self.file(handle)?)?;
+    pub fn read(&self, id: u64, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let fd = self.source(id, handle)?;
         let mut done = 0;
         while done < buf.len() {
             let n = data::retry(|| rustix::io::pread(&fd, &mut buf[done..], offset + done as u64));
@@ -234,8 +257,11 @@ impl Fs {
     /// # Errors
     /// Those of fsync(2).
     pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        if self.fsync == Fsync::Volatile || self.is_read_only() {
+            return Ok(());
+        }
         let file = self.file(handle)?;
-        if self.fsync == Fsync::Volatile || !file.node.in_upper() {
+        if !file.node.in_upper() {
             return Ok(());
         }
         let fd = self.backing(&file)?;
@@ -277,12 +303,12 @@ impl Fs {
         self.change_data(&file, &fd, caller, allocate)
     }
 
-    /// The next data (or hole) at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
+    /// The next data (or hole) of node `id`, opened as `handle`, at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
     ///
     /// # Errors
     /// `ENXIO` behind the last one, `EINVAL` for another `whence`.
-    pub fn lseek(&self, handle: u64, offset: u64, whence: i32) -> Result<u64> {
-        let fd = self.backing(&*self.file(handle)?)?;
+    pub fn lseek(&self, id: u64, handle: u64, offset: u64, whence: i32) -> Result<u64> {
+        let fd = self.source(id, handle)?;
         match whence {
             libc::SEEK_DATA => rustix::fs::seek(&fd, SeekFrom::Data(offset)),
             libc::SEEK_HOLE => rustix::fs::seek(&fd, SeekFrom::Hole(offset)),

@@ -16,7 +16,7 @@
 //!    built), `Dir::children`, `Node::links`, tables, caches
 //!
 //! # Descriptors
-//! Layer roots belong to [`Layers`], directories to the [`DirCache`], open files
+//! Layer roots belong to [`Layers`], directories to the [`FdCache`], open files
 //! to their [`file::OpenFile`], unlinked objects to their node's
 //! [`node::Gone`]. When the process runs out, [`Fs::with_descriptors`] closes
 //! what can be opened again.
@@ -41,7 +41,7 @@ pub mod xattr;
 
 use crate::config::{Config, Fsync, RedirectDir};
 use crate::error::{Failure, MountError};
-use crate::layer::dirs::DirCache;
+use crate::layer::fds::FdCache;
 use crate::layer::open::Layers;
 use crate::layer::{Lower, Upper};
 use crate::sys::{Errno, Kind, Result, Stat, identity};
@@ -87,7 +87,9 @@ pub struct Fs {
     ino_map: InoMap,
     nodes: NodeTable,
     names: Names,
-    dirs: DirCache,
+    dirs: FdCache,
+    /// Files that are read without having been opened ([`file::NO_HANDLE`]).
+    readers: FdCache,
     topology: paths::Topology,
     /// Nodes being copied up, each with its latch.
     copying: DashMap<u64, Arc<Mutex<()>>>,
@@ -131,7 +133,8 @@ impl Fs {
             ino_map,
             layers,
             names: Names::default(),
-            dirs: DirCache::new(paths::cache_capacity()),
+            dirs: FdCache::new(paths::cache_capacity()),
+            readers: FdCache::new(paths::cache_capacity()),
             topology: paths::Topology::default(),
             copying: DashMap::new(),
             hard_links: Mutex::default(),
@@ -205,6 +208,7 @@ impl Fs {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.dirs.shrink();
+                self.readers.shrink();
                 self.close_idle_files();
                 open()
             }

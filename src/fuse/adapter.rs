@@ -54,12 +54,14 @@ pub struct Adapter {
     fs: Arc<Fs>,
     view: Arc<ViewOptions>,
     channel: Arc<OnceLock<Channel>>,
+    /// The kernel opens and closes files without asking.
+    no_open: bool,
 }
 
 impl Adapter {
     /// Serves `fs`, shown as `view` says; `channel` is set once the session exists.
     pub fn new(fs: Arc<Fs>, view: ViewOptions, channel: Arc<OnceLock<Channel>>) -> Self {
-        Self { fs, view: Arc::new(view), channel }
+        Self { fs, view: Arc::new(view), channel, no_open: false }
     }
 
     /// Runs one request; one that panics is answered with `EIO` and logged.
@@ -150,6 +152,8 @@ impl Filesystem for Adapter {
                 log::debug!("this kernel's FUSE lacks {flag:?}");
             }
         }
+        let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        self.no_open = can_skip_open && self.fs.is_read_only();
         if let Err(nearest) = config.set_max_write(MAX_IO) {
             log::debug!("writes are limited to {nearest} bytes");
         }
@@ -289,6 +293,10 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.no_open {
+            // The kernel does not ask again; `NO_HANDLE` stands in what follows.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
         let (caller, flags) = (self.view.caller(req), flags.0 as u32);
         let changes = flags & (libc::O_ACCMODE | libc::O_TRUNC) as u32 != 0;
         self.run_copying(changes.then_some(ino.0), move |this| {
@@ -302,7 +310,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -316,7 +324,7 @@ impl Filesystem for Adapter {
                 if buffer.len() < size {
                     buffer.resize(size, 0);
                 }
-                match fs.read(fh.0, offset, &mut buffer[..size]) {
+                match fs.read(ino.0, fh.0, offset, &mut buffer[..size]) {
                     Ok(n) => reply.data(&buffer[..n]),
                     Err(e) => reply.error(errno(e)),
                 }
@@ -547,14 +555,14 @@ impl Filesystem for Adapter {
     fn lseek(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
         let seek = |fs: &Fs| match u64::try_from(offset) {
-            Ok(offset) => fs.lseek(fh.0, offset, whence),
+            Ok(offset) => fs.lseek(ino.0, fh.0, offset, whence),
             Err(_) => Err(sys::Errno::NXIO),
         };
         self.run(|fs| match seek(fs) {

@@ -6,11 +6,11 @@
 //! a lower is reached through a private read-only mount as well.
 //!
 //! **Descriptors.** A layer owns the `O_PATH` descriptor of its root for as
-//! long as the mount lives. [`dirs::DirCache`] owns the other directory
+//! long as the mount lives. [`fds::FdCache`] owns the other directory
 //! descriptors and lends them as `Arc`s.
 
-pub mod dirs;
 pub mod facts;
+pub mod fds;
 pub mod instance;
 pub mod open;
 pub mod overlap;

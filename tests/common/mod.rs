@@ -4,7 +4,8 @@
 //! with `OVLFUSE_TEST_BACKEND=kernel` the kernel's overlayfs, which proves
 //! that what the test expects is what the kernel does. It runs in one or more
 //! *contexts*: as root, inside a user namespace, or as an ordinary user
-//! through fusermount3. [`context`] tells how.
+//! through fusermount3. [`context`] tells how. `OVLFUSE_TEST_OPTIONS` are mount
+//! options that every mount of ovlfuse gets as well.
 
 // Each test crate uses its own part of what is here.
 #![allow(dead_code, unused_imports)]

@@ -272,6 +272,9 @@ pub fn arguments(spec: &Spec) -> Vec<std::ffi::OsString> {
     if !spec.options.is_empty() {
         arguments.extend(["-o".into(), spec.options.join(",").into()]);
     }
+    if let Some(options) = std::env::var_os("OVLFUSE_TEST_OPTIONS") {
+        arguments.extend(["-o".into(), options]);
+    }
     let mut joined = std::ffi::OsString::new();
     for (index, layer) in layers.iter().enumerate() {
         if index > 0 {

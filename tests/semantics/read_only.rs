@@ -1,12 +1,17 @@
 //! Mounts that cannot be written: without an upper, and with `ro`.
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags, lremovexattr, lsetxattr};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, SeekFrom, XattrFlags, lremovexattr, lsetxattr,
+};
 use rustix::io::Errno;
 
-use crate::common::{Sandbox, Tree, assert_errno, dirents};
+use crate::common::{Sandbox, Tree, assert_errno, dirents, sys::Map};
 
 mounted_tests! {
-    [root userns user]: without_upper_shows_the_merge, without_upper_refuses_every_change;
+    [root userns user]: without_upper_shows_the_merge, without_upper_refuses_every_change,
+        every_way_of_reading;
     [root userns]:
         single_lower, ro_option_leaves_upper_alone, without_upper_numbers, whiteouts_between_lowers_without_upper,
         remounts_of_an_upper_as_lower;
@@ -53,6 +58,63 @@ fn without_upper_refuses_every_change(s: &mut Sandbox) {
     assert_all_refused(&m);
     assert_eq!(m.text("f"), "bottom");
     assert_eq!(m.xattr("f", "user.seen").unwrap(), b"1");
+}
+
+/// The kernel opens files of such a mount without asking.
+fn every_way_of_reading(s: &mut Sandbox) {
+    s.lower().file("script", "#!/bin/sh\necho ran").chmod("script", 0o755).file("empty", "");
+    let sparse = s.lower().open("sparse", OFlags::CREATE | OFlags::RDWR);
+    sparse.set_len(1 << 20).unwrap();
+    sparse.write_all_at(b"end", (1 << 20) - 3).unwrap();
+    for index in 0..500 {
+        s.lower().file(format!("many/f{index}"), index.to_string());
+    }
+    s.add_lower().file("many/f7", "seven").file("large", vec![b'l'; 3 << 20]);
+    s.without_upper();
+    s.max_descriptors(256);
+    let m = s.mount();
+    let open: Vec<_> =
+        (0..150).map(|index| m.open(format!("many/f{index}"), OFlags::RDONLY)).collect();
+    for round in 0..2 {
+        for index in 0..500 {
+            let expected = if index == 7 { "seven".into() } else { index.to_string() };
+            assert_eq!(m.text(format!("many/f{index}")), expected, "round {round}");
+        }
+    }
+    let mut text = [0; 3];
+    assert_eq!(open[149].read_at(&mut text, 0).unwrap(), 3);
+    assert_eq!(&text, b"149");
+    let sparse = m.open("sparse", OFlags::RDONLY);
+    assert_eq!(rustix::fs::seek(&sparse, SeekFrom::Data(0)).unwrap(), (1 << 20) - 4096);
+    assert_eq!(rustix::fs::seek(&sparse, SeekFrom::Hole(0)).unwrap(), 0);
+    assert_eq!(sparse.read_at(&mut text, (1 << 20) - 3).unwrap(), 3);
+    assert_eq!(&text, b"end");
+    sparse.sync_all().unwrap();
+    rustix::fs::flock(&sparse, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    assert_eq!(std::process::Command::new(m.at("script")).output().unwrap().stdout, b"ran\n");
+    let large = m.open("large", OFlags::RDONLY);
+    let map = Map::new(&large, 3 << 20, false, true).unwrap();
+    assert_eq!(map.read((3 << 20) - 5, 5), b"lllll");
+    assert_eq!(std::fs::copy(m.at("large"), s.scratch().at("copy")).unwrap(), 3 << 20);
+    assert_eq!(s.scratch().read("copy"), vec![b'l'; 3 << 20]);
+    assert_eq!(m.text("empty"), "");
+    let closed = rustix::fs::open(m.at("empty"), OFlags::RDONLY | OFlags::TRUNC, Mode::empty());
+    assert_errno(closed, Errno::ROFS);
+    // At once and in any order, from one file and several.
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (m, large) = (&m, &large);
+            scope.spawn(move || {
+                for index in 0..200 {
+                    let mut byte = [0];
+                    let other = m.open(format!("many/f{}", 100 + index), OFlags::RDONLY);
+                    assert_eq!(other.read_at(&mut byte, 0).unwrap(), 1);
+                    assert_eq!(large.read_at(&mut byte, index * 997 + thread).unwrap(), 1);
+                    assert_eq!(byte, *b"l");
+                }
+            });
+        }
+    });
 }
 
 fn single_lower(s: &mut Sandbox) {

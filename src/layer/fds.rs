@@ -1,8 +1,9 @@
-//! A bounded set of open directories.
+//! A bounded set of descriptors, the most recently used of their kind.
 //!
-//! Every name is resolved relative to a directory descriptor; opening one takes
-//! a path walk, so the most recently used ones stay open. Descriptors are
-//! `O_PATH`, keyed by the merged directory's id (never reused) and the layer.
+//! Every name is resolved relative to a directory descriptor, and opening one
+//! takes a path walk. Where the kernel does not say when files are opened and
+//! closed, those that are read stay open here as well. Keyed by the node's id
+//! (never reused) and the layer.
 //!
 //! **Lock.** One short mutex around the map; no system call is made under it,
 //! except that a descriptor that falls out may be closed there.
@@ -14,16 +15,16 @@ use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Which directory: the merged directory's id, and the layer.
+/// Which object: its node's id, and the layer.
 pub type Key = (u64, LayerId);
 
-/// The open directories.
+/// The open descriptors.
 #[derive(Debug)]
-pub struct DirCache {
+pub struct FdCache {
     open: Mutex<LruCache<Key, Arc<OwnedFd>>>,
 }
 
-impl DirCache {
+impl FdCache {
     /// Room for `capacity` descriptors, at least 8.
     pub fn new(capacity: usize) -> Self {
         let capacity = NonZeroUsize::new(capacity.max(8)).unwrap_or(NonZeroUsize::MIN);
