@@ -51,6 +51,8 @@ pub struct Config {
     pub view: ViewOptions,
     /// How the kernel is asked to mount it.
     pub mount: MountFlags,
+    /// The kernel reads files of the layers itself.
+    pub passthrough: bool,
     /// Threads that read requests, at least 1.
     pub threads: usize,
     /// Memory budget of the directory indexes, in bytes.

@@ -38,6 +38,7 @@ pub struct Options {
     /// Every owner and group is shown as 0 where nothing says otherwise.
     squash_to_root: bool,
     mount: MountFlags,
+    passthrough: bool,
     threads: usize,
     /// Unknown options are only warned of (`-s` of mount(8)).
     sloppy: bool,
@@ -61,6 +62,7 @@ impl Options {
             view: ViewOptions::default(),
             squash_to_root: false,
             mount: MountFlags::default(),
+            passthrough: false,
             threads: DEFAULT_THREADS,
             sloppy: false,
             debug: false,
@@ -215,6 +217,7 @@ impl Options {
             (b"xino", _) => self.set_xino(item)?,
             (b"threads", _) => self.threads = item.threads()?,
             (b"threaded", _) => self.threads = item.one_of(THREADED)?,
+            (b"passthrough", None) => self.passthrough = true,
             (b"debug", None) => self.debug = true,
             _ => return Ok(false),
         }
@@ -346,6 +349,7 @@ impl Options {
             dot_wh: self.dot_wh,
             view,
             mount,
+            passthrough: self.passthrough,
             threads: self.threads,
             index_bytes: DEFAULT_INDEX_BYTES,
         })

@@ -7,8 +7,9 @@
 
 use super::channel::Channel;
 use super::convert::{done, errno, new, send_value, set_time, wanted_size};
+use super::passthrough::Backings;
 use super::wire::{DirReply, Reply};
-use crate::config::ViewOptions;
+use crate::config::{Config, ViewOptions};
 use crate::fs::attr::Changes;
 use crate::fs::{Entry, Fs};
 use crate::sys;
@@ -54,14 +55,18 @@ pub struct Adapter {
     fs: Arc<Fs>,
     view: Arc<ViewOptions>,
     channel: Arc<OnceLock<Channel>>,
+    /// Files that the kernel reads itself, if it shall.
+    backings: Option<Arc<Backings>>,
     /// The kernel opens and closes files without asking.
     no_open: bool,
 }
 
 impl Adapter {
-    /// Serves `fs`, shown as `view` says; `channel` is set once the session exists.
-    pub fn new(fs: Arc<Fs>, view: ViewOptions, channel: Arc<OnceLock<Channel>>) -> Self {
-        Self { fs, view: Arc::new(view), channel, no_open: false }
+    /// Serves `fs` as `config` says; `channel` is set once the session exists.
+    pub fn new(fs: Arc<Fs>, config: &Config, channel: Arc<OnceLock<Channel>>) -> Self {
+        let view = Arc::new(config.view.clone());
+        let backings = config.passthrough.then(Arc::default);
+        Self { fs, view, channel, backings, no_open: false }
     }
 
     /// Runs one request; one that panics is answered with `EIO` and logged.
@@ -152,8 +157,11 @@ impl Filesystem for Adapter {
                 log::debug!("this kernel's FUSE lacks {flag:?}");
             }
         }
+        if self.backings.is_some() {
+            pass_through(config)?;
+        }
         let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
-        self.no_open = can_skip_open && self.fs.is_read_only();
+        self.no_open = can_skip_open && self.fs.is_read_only() && self.backings.is_none();
         if let Err(nearest) = config.set_max_write(MAX_IO) {
             log::debug!("writes are limited to {nearest} bytes");
         }
@@ -300,9 +308,15 @@ impl Filesystem for Adapter {
         let (caller, flags) = (self.view.caller(req), flags.0 as u32);
         let changes = flags & (libc::O_ACCMODE | libc::O_TRUNC) as u32 != 0;
         self.run_copying(changes.then_some(ino.0), move |this| {
-            match this.fs.open(ino.0, flags, caller) {
-                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
-                Err(e) => reply.error(errno(e)),
+            match (this.fs.open(ino.0, flags, caller), &this.backings) {
+                (Ok(handle), None) => {
+                    reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE);
+                }
+                (Ok(handle), Some(backings)) => match this.fs.source(ino.0, handle) {
+                    Ok(file) => backings.opened(ino.0, file, handle, reply),
+                    Err(e) => reply.error(errno(e)),
+                },
+                (Err(e), _) => reply.error(errno(e)),
             }
         });
     }
@@ -367,7 +381,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -376,6 +390,9 @@ impl Filesystem for Adapter {
     ) {
         self.run(|fs| {
             fs.release(fh.0);
+            if let Some(backings) = &self.backings {
+                backings.released(ino.0);
+            }
             done(Ok(()), reply);
         });
     }
@@ -593,4 +610,16 @@ impl Filesystem for Adapter {
             }
         });
     }
+}
+
+/// Asks the kernel to read files of the layers itself.
+fn pass_through(config: &mut KernelConfig) -> std::io::Result<()> {
+    // So this mount can still be a layer of the kernel's overlayfs.
+    let stacked = config.set_max_stack_depth(1).is_ok();
+    if stacked && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() {
+        return Ok(());
+    }
+    Err(std::io::Error::other(
+        "this kernel lacks FUSE passthrough, it came with Linux 6.9; leave out the option 'passthrough'",
+    ))
 }

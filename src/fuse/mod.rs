@@ -7,12 +7,14 @@
 //! | `view` | owners and link counts that are shown otherwise |
 //! | `wire` | replies in the kernel's format |
 //! | `channel` | sending them, and notifications |
+//! | `passthrough` | files that the kernel reads itself |
 //! | `mount` | mount(2) and fusermount3 |
 
 mod adapter;
 mod channel;
 mod convert;
 mod mount;
+mod passthrough;
 mod view;
 mod wire;
 
@@ -20,7 +22,7 @@ use crate::config::Config;
 use crate::error::{Failure, MountError};
 use crate::fs::Fs;
 use crate::layer;
-use crate::sys::{self, data};
+use crate::sys::{self, data, identity};
 use adapter::Adapter;
 use channel::Channel;
 use fuser::{Session, SessionACL};
@@ -44,6 +46,7 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
     sys::memory::tune();
     raise_limits();
     mount::check_mountpoint(&config.mountpoint)?;
+    check_passthrough(config)?;
     let layers = layer::open::open(config)?;
     let fs = Arc::new(Fs::new(layers, config)?);
     let device = mount::mount(config)?;
@@ -75,7 +78,7 @@ fn start_session(
 ) -> Result<Session<Adapter>, MountError> {
     let failed = |e| internal(format!("cannot start the FUSE session: {e}"));
     let slot = Arc::new(OnceLock::new());
-    let adapter = Adapter::new(Arc::clone(&fs), config.view.clone(), Arc::clone(&slot));
+    let adapter = Adapter::new(Arc::clone(&fs), config, Arc::clone(&slot));
     let mut options = fuser::Config::default();
     options.n_threads = Some(config.threads.max(1));
     // The kernel itself lets in whom the mount options allow.
@@ -84,6 +87,21 @@ fn start_session(
     let channel = slot.get_or_init(|| Channel::new(copy));
     fs.set_notify(Box::new(channel.clone()));
     Ok(session)
+}
+
+/// Checks that files can be passed on to the kernel, where that is asked for.
+fn check_passthrough(config: &Config) -> Result<(), MountError> {
+    let why = match () {
+        () if !config.passthrough => return Ok(()),
+        () if config.upper.is_some() => {
+            "has no place beside an upper layer: the kernel would write where a file lay when it was opened"
+        }
+        () if !identity::is_initial_admin() => {
+            "needs root of the machine (CAP_SYS_ADMIN outside of user namespaces)"
+        }
+        () => return Ok(()),
+    };
+    Err(MountError::new(Failure::Usage, format!("option 'passthrough' {why}; leave it out")))
 }
 
 /// Every open file takes a descriptor, and files are as large as clients make

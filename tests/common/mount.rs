@@ -18,6 +18,9 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use super::context::{self, Backend, Context};
 use super::wait;
 
+/// Options of ovlfuse that the kernel's overlayfs does not have and can do without.
+const OWN_OPTIONS: [&str; 3] = ["passthrough", "threads", "whiteouts"];
+
 /// What to mount.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -324,9 +327,9 @@ fn mount_kernel(spec: &Spec) -> std::io::Result<()> {
     }
     for option in &spec.options {
         match option.split_once('=') {
-            // ovlfuse's own: what it leaves in upper is the kernel's format.
-            Some(("whiteouts", _)) => {}
+            Some((key, _)) if OWN_OPTIONS.contains(&key) => {}
             Some((key, value)) => set(key, Path::new(value))?,
+            None if OWN_OPTIONS.contains(&option.as_str()) => {}
             None => fsconfig_set_flag(fs.as_fd(), option.as_str())?,
         }
     }

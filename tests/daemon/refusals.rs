@@ -63,6 +63,12 @@ scripts! {
         is x cat merged/f
         "$OVLFUSE" umount merged"#;
 
+    [root user userns] passthrough: unchanged!(r#"
+        refused 2 passthrough "$OVLFUSE" mount --work work -o passthrough lower:upper merged
+        if ((UID != 0)) || [[ $(readlink /proc/self/ns/user) != 'user:[4026531837]' ]]; then
+            refused 2 passthrough "$OVLFUSE" mount --read-only -o passthrough lower:lower2 merged
+        fi"#);
+
     [user] no_fusermount3: unchanged!(r#"
         mkdir tmp/empty
         refused 7 fusermount3 env PATH="$here/tmp/empty" "$OVLFUSE" mount --read-only lower:lower2 merged"#);

@@ -12,6 +12,7 @@ use crate::common::{Sandbox, Tree, assert_errno, dirents, sys::Map};
 mounted_tests! {
     [root userns user]: without_upper_shows_the_merge, without_upper_refuses_every_change,
         every_way_of_reading;
+    [root]: every_way_of_reading_passed_through;
     [root userns]:
         single_lower, ro_option_leaves_upper_alone, without_upper_numbers, whiteouts_between_lowers_without_upper,
         remounts_of_an_upper_as_lower;
@@ -60,7 +61,7 @@ fn without_upper_refuses_every_change(s: &mut Sandbox) {
     assert_eq!(m.xattr("f", "user.seen").unwrap(), b"1");
 }
 
-/// The kernel opens files of such a mount without asking.
+/// The kernel opens files of such a mount without asking, or reads them itself.
 fn every_way_of_reading(s: &mut Sandbox) {
     s.lower().file("script", "#!/bin/sh\necho ran").chmod("script", 0o755).file("empty", "");
     let sparse = s.lower().open("sparse", OFlags::CREATE | OFlags::RDWR);
@@ -115,6 +116,11 @@ fn every_way_of_reading(s: &mut Sandbox) {
             });
         }
     });
+}
+
+fn every_way_of_reading_passed_through(s: &mut Sandbox) {
+    s.option("passthrough");
+    every_way_of_reading(s);
 }
 
 fn single_lower(s: &mut Sandbox) {
