@@ -12,7 +12,7 @@ use crate::sys::identity::{self, Privilege};
 use crate::sys::{self, At, Errno, Kind, Result, Stat, data};
 use crate::union::LayerId;
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -240,7 +240,10 @@ impl Fs {
         if !has_set_id(fd)? {
             return change();
         }
-        let done = with_rights_of(caller, change);
+        let done = with_rights_of(caller, change).or_else(|failed| {
+            drop_set_id(fd, caller)?;
+            Err(failed)
+        });
         self.attributes_changed(&file.node);
         done
     }
@@ -370,6 +373,22 @@ pub(super) fn with_rights_of<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -
         true => identity::as_user(caller.uid, caller.gid, Privilege::Caller, f),
         false => f(),
     }
+}
+
+/// Takes set-id bits from the file `fd` as a change of its data by `caller` would: the kernel's
+/// overlayfs does so before it tries, and may fail then (`fs/overlayfs/file.c: ovl_fallocate`).
+fn drop_set_id(fd: &OwnedFd, caller: Caller) -> Result<()> {
+    if caller.uid == 0 && identity::is_initial_admin() {
+        return Ok(());
+    }
+    let stat = rustix::fs::fstat(fd)?;
+    let (mode, gid) = (stat.st_mode, stat.st_gid);
+    let in_group = || caller.gid == gid || identity::has_group(caller.pid, gid);
+    let kept = match mode & libc::S_IXGRP == 0 && in_group() {
+        true => mode & libc::S_ISGID,
+        false => 0,
+    };
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o1777 | kept))
 }
 
 /// Whether the open file `fd` has set-id bits.
