@@ -14,7 +14,7 @@ use crate::script::Script;
 use crate::view::{Difference, Look, View};
 
 /// A daemon that a case keeps busy longer is killed.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where and how cases run.
 #[derive(Clone)]
@@ -65,7 +65,10 @@ struct Case<'a> {
 
 /// One of the two equal sets of layers.
 pub struct Layers {
+    /// The lower ones on disk.
     lowers: Vec<PathBuf>,
+    /// The lower half of them, mounted as an overlay.
+    _nested: Option<Mount>,
     /// How they are mounted.
     pub spec: Spec,
     log: PathBuf,
@@ -82,21 +85,37 @@ impl Layers {
         let lowers: Vec<PathBuf> = (0..script.lowers).map(|n| make(&format!("l{n}"))).collect();
         let (upper, work, merged) = (make("upper"), make("work"), make("merged"));
         layers::build(&script.lines, &lowers, &upper, context);
-        let spec = Spec {
+        let log = home.join("log");
+        let mut spec = Spec {
             lowers: lowers.clone(),
-            upper: Some((upper, work)),
-            options: script.options.clone(),
-            merged,
+            upper: None,
+            options: Vec::new(),
+            merged: make("nested"),
             context,
             max_descriptors: None,
             max_file_size: None,
             patience: PATIENCE,
         };
-        Self { lowers, spec, log: home.join("log") }
+        let nested = script.nested.then(|| {
+            let above = spec.lowers.split_off(script.lowers.div_ceil(2));
+            let mount = Mount::new(Backend::Kernel, spec.clone(), &log);
+            spec.lowers = [vec![spec.merged.clone()], above].concat();
+            mount
+        });
+        let options = script.options.clone();
+        spec = Spec { upper: Some((upper, work)), options, merged, ..spec };
+        Self { lowers, _nested: nested, spec, log }
     }
 
     /// Mounts them.
     pub fn mount(&self, backend: Backend) -> Mount {
+        if let Some((_, work)) = &self.spec.upper {
+            // What a volatile mount leaves behind refuses the next one.
+            let left = work.join("work").join("incompat");
+            if left.exists() {
+                std::fs::remove_dir_all(left).expect("the mark of a volatile mount removed");
+            }
+        }
         Mount::new(backend, self.spec.clone(), &self.log)
     }
 
@@ -202,7 +221,7 @@ impl<'a> Case<'a> {
         }
         kernel.close_all();
         ovlfuse.close_all();
-        self.live(self.place.context == Context::root).map(Some)
+        self.live(self.circumstances.origins).map(Some)
     }
 
     /// Compares the mounted views; gives ovlfuse's.
@@ -228,10 +247,10 @@ impl<'a> Case<'a> {
 
     /// A new mount of ovlfuse shows what the old one showed, and what the kernel's new one shows.
     fn remounted(&self, live: &View) -> Option<Divergence> {
-        let inodes = self.place.context == Context::root;
+        let inodes = self.circumstances.origins;
         let again = self.ovlfuse.view(Backend::Ovlfuse, self.look(inodes));
-        // Without `trusted.` there is no origin to find inode numbers by, and the kernel too
-        // shows other numbers after a remount.
+        // Without origins to find inode numbers by, the kernel too shows other numbers after a
+        // remount.
         let inodes = inodes
             .then(|| {
                 same("live/remounted", live, &again, |one| allowed::merged(one, self.circumstances))
@@ -246,7 +265,7 @@ impl<'a> Case<'a> {
 
     /// Each mounts what the other left behind.
     fn across(&self) -> Option<Divergence> {
-        let look = self.look(self.place.context == Context::root);
+        let look = self.look(self.circumstances.origins);
         [
             ("kernel on ovlfuse's layers", &self.ovlfuse),
             ("both on the kernel's layers", &self.kernel),

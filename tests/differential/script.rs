@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! lowers 2                            how many lower layers, bottom to top L0, L1, …
+//! nested                              the lower half of them is an overlay of the kernel's
 //! L0 file a 0644 100 7                path, mode, size, seed of the content
 //! U whiteout b                        an entry of the upper layer
 //! mkdir a/b 0755                      a call
@@ -32,6 +33,9 @@ pub struct Line {
 pub struct Script {
     /// How many lower layers there are.
     pub lowers: usize,
+    /// Whether the lower half of them is mounted as an overlay of its own, which is then the
+    /// lowest layer.
+    pub nested: bool,
     /// Mount options, in the kernel's words.
     pub options: Vec<String>,
     /// Entries of the layers, then calls.
@@ -48,6 +52,7 @@ impl Script {
                 [] => {}
                 [first, ..] if first.starts_with('#') => {}
                 ["lowers", count] => script.lowers = count.parse().expect("a number of lowers"),
+                ["nested"] => script.nested = true,
                 ["option", option] => script.options.push((*option).to_owned()),
                 words => script.lines.push(Line::new(words)),
             }
@@ -59,6 +64,9 @@ impl Script {
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "lowers {}", self.lowers)?;
+        if self.nested {
+            writeln!(f, "nested")?;
+        }
         for option in &self.options {
             writeln!(f, "option {option}")?;
         }

@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{SLOTS, Side, list, paths, show_bytes, show_names, show_stat};
+use super::{Mapped, SLOTS, Side, list, paths, show_bytes, show_names, show_stat};
 use crate::common::sys::Map;
 use crate::rng;
 use crate::script::Line;
@@ -48,13 +48,13 @@ pub fn call(side: &mut Side, line: &Line) -> io::Result<String> {
             Ok("ok".into())
         }
         "map" => {
-            let file = side.file(slot)?;
-            let private = fstat(file)?.st_size < i64::try_from(MAP_BYTES).expect("small");
-            if private {
+            let file = side.file(slot)?.try_clone()?;
+            if !fills_map(&file) {
                 return Err(Errno::NXIO.into());
             }
-            let map = Map::new(file, MAP_BYTES, line.word(2) == "rw", true)?;
-            side.maps[slot] = Some(map);
+            let writable = line.word(2) == "rw";
+            let map = Map::new(&file, MAP_BYTES, writable, true)?;
+            side.maps[slot] = Some(Mapped { map, file, writable });
             Ok("ok".into())
         }
         "mapread" | "mapwrite" | "unmap" => mapped(side, line, slot),
@@ -82,14 +82,18 @@ fn open_flags(names: &str) -> OFlags {
     names.split('|').map(flag).fold(OFlags::NONBLOCK, |all, one| all | one)
 }
 
+/// Whether `file` is long enough: touching a page beyond its end would be SIGBUS.
+fn fills_map(file: &File) -> bool {
+    fstat(file).is_ok_and(|stat| stat.st_size >= i64::try_from(MAP_BYTES).expect("small"))
+}
+
 fn mapped(side: &mut Side, line: &Line, slot: usize) -> io::Result<String> {
-    // Touching a page beyond the end would be SIGBUS.
-    let whole = side.file(slot).is_ok_and(|file| {
-        fstat(file).is_ok_and(|stat| stat.st_size >= i64::try_from(MAP_BYTES).expect("small"))
-    });
-    let map = side.maps[slot].as_ref().filter(|_| whole).ok_or(Errno::NXIO)?;
+    let mapped = side.maps[slot].as_ref().filter(|mapped| fills_map(&mapped.file));
+    let Mapped { map, writable, .. } = mapped.ok_or(Errno::NXIO)?;
     match line.word(0) {
         "mapread" => Ok(show_bytes(&map.read(0, MAP_BYTES))),
+        // It would be SIGSEGV.
+        "mapwrite" if !writable => Err(Errno::ACCESS.into()),
         "mapwrite" => {
             map.write(line.count(2), &rng::bytes(line.size(4), line.count(3)));
             map.sync().map(|()| "ok".into())

@@ -26,7 +26,14 @@ pub struct Side {
     /// Whether `st_blocks` follows from the calls, as on tmpfs.
     pub blocks: bool,
     files: [Option<File>; SLOTS],
-    maps: [Option<Map>; SLOTS],
+    maps: [Option<Mapped>; SLOTS],
+}
+
+/// A mapping of the beginning of a file.
+struct Mapped {
+    map: Map,
+    file: File,
+    writable: bool,
 }
 
 impl Side {

@@ -53,16 +53,20 @@ fn names(side: &Side, line: &Line) -> Option<io::Result<String>> {
         "unlink" => done(unlinkat(CWD, at(1), AtFlags::empty())),
         "rmdir" => done(unlinkat(CWD, at(1), AtFlags::REMOVEDIR)),
         "rename" => {
-            let flags = match line.word(3) {
-                "noreplace" => RenameFlags::NOREPLACE,
-                "exchange" => RenameFlags::EXCHANGE,
-                "whiteout" => RenameFlags::WHITEOUT,
-                _ => RenameFlags::empty(),
-            };
+            let flags = line.word(3).split('|').map(rename_flag).collect();
             done(renameat_with(CWD, at(1), CWD, at(2), flags))
         }
         "rmtree" => done(remove_tree(&at(1))),
         _ => None,
+    }
+}
+
+fn rename_flag(name: &str) -> RenameFlags {
+    match name {
+        "noreplace" => RenameFlags::NOREPLACE,
+        "exchange" => RenameFlags::EXCHANGE,
+        "whiteout" => RenameFlags::WHITEOUT,
+        _ => RenameFlags::empty(),
     }
 }
 
@@ -130,11 +134,16 @@ fn attributes(side: &Side, line: &Line) -> Option<io::Result<String>> {
     }
 }
 
-/// Words `index` onwards, `SEC NSEC` or `now` or `omit`, as both times.
+/// Words `index` onwards, `SEC NSEC` or `now` or `omit`, as both times; `atime` sets that alone.
 pub fn times(line: &Line, index: usize) -> Timestamps {
+    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let time = match line.word(index) {
         "now" => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-        "omit" => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        "omit" => omit,
+        "atime" => {
+            let last_access = Timespec { tv_sec: 1, tv_nsec: 0 };
+            return Timestamps { last_access, last_modification: omit };
+        }
         _ => Timespec { tv_sec: line.number(index), tv_nsec: line.number(index + 1) },
     };
     Timestamps { last_access: time, last_modification: time }

@@ -4,7 +4,7 @@ use super::{Kind, Writer};
 use crate::common::Context;
 use crate::script::Line;
 
-const OPEN_FLAGS: [&str; 14] = [
+const OPEN_FLAGS: [&str; 24] = [
     "r",
     "r",
     "r",
@@ -19,6 +19,16 @@ const OPEN_FLAGS: [&str; 14] = [
     "r|dir",
     "path",
     "r|nofollow",
+    "r|trunc",
+    "r|creat",
+    "r|noatime",
+    "rw|sync",
+    "rw|trunc",
+    "rw|append",
+    "rw|creat|excl",
+    "w|creat|nofollow",
+    "rw|creat|trunc",
+    "w|dir",
 ];
 
 impl Writer<'_> {
@@ -73,9 +83,11 @@ impl Writer<'_> {
                 vec!["symlink".into(), target.into(), new]
             }
             36..46 => {
-                let old = self.path(Some(Kind::File));
-                self.remember(&new, Kind::File);
-                vec!["link".into(), old, new]
+                let kind = if self.rng.chance(80) { Kind::File } else { Kind::Other };
+                let old = self.path(Some(kind));
+                self.remember(&new, kind);
+                let follow = self.rng.chance(10).then(|| "follow".to_owned());
+                [vec!["link".into(), old, new], follow.into_iter().collect()].concat()
             }
             46..62 => vec!["unlink".into(), self.path(Some(Kind::File))],
             62..65 => vec!["unlink".into(), self.path(None)],
@@ -107,8 +119,21 @@ impl Writer<'_> {
     fn rename_call(&mut self, new: String) -> Vec<String> {
         let kind = if self.rng.chance(35) { Kind::Dir } else { Kind::File };
         let old = if self.rng.chance(85) { self.path(Some(kind)) } else { self.path(None) };
-        let flags = self.rng.pick(&["", "", "", "noreplace", "exchange", "exchange", "whiteout"]);
-        let new = if flags == "exchange" { self.path(None) } else { new };
+        let flags = self.rng.pick(&[
+            "",
+            "",
+            "",
+            "",
+            "noreplace",
+            "noreplace",
+            "exchange",
+            "exchange",
+            "exchange",
+            "whiteout",
+            "noreplace|exchange",
+            "noreplace|whiteout",
+        ]);
+        let new = if flags.ends_with("exchange") { self.path(None) } else { new };
         if flags != "exchange" {
             self.remember(&new, kind);
         }
@@ -129,7 +154,7 @@ impl Writer<'_> {
             5 => vec!["lchown".into(), path, "-1".into(), "3050".into()],
             6..8 => {
                 let (seconds, nanoseconds) = self.time();
-                let when = self.rng.pick(&["", "", "now", "omit"]);
+                let when = self.rng.pick(&["", "", "", "now", "omit", "atime"]);
                 if when.is_empty() {
                     vec!["utimens".into(), path, seconds.into(), nanoseconds.into()]
                 } else {
@@ -198,7 +223,8 @@ impl Writer<'_> {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         match self.rng.below(40) {
             0..10 => {
-                let path = self.path(Some(Kind::File));
+                let kind = if self.rng.chance(90) { Kind::File } else { Kind::Other };
+                let path = self.path(Some(kind));
                 let flags = self.rng.pick(&OPEN_FLAGS);
                 words(&["open", &slot, &path, flags, "0640"])
             }

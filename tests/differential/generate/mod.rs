@@ -55,7 +55,8 @@ pub fn script(seed: u64, calls: usize, context: Context) -> Script {
             writer.push(&["compare"]);
         }
     }
-    Script { lowers, options: options(), lines: writer.lines }
+    let nested = std::env::var_os("OVLFUSE_DIFF_NESTED").is_some();
+    Script { lowers, nested, options: options(), lines: writer.lines }
 }
 
 /// The mount options that the environment asks for.
@@ -131,7 +132,7 @@ impl Writer<'_> {
     fn mode(&mut self) -> &'static str {
         self.rng.pick(&[
             "0755", "0644", "0600", "0777", "1777", "0700", "4755", "2755", "6755", "0444", "0000",
-            "2770", "0555", "0666", "7777",
+            "2770", "0555", "0666", "7777", "2640",
         ])
     }
 
@@ -142,6 +143,7 @@ impl Writer<'_> {
             ("3002", "3050"),
             ("3001", "3050"),
             ("0", "3050"),
+            ("3002", "-1"),
         ])
     }
 
@@ -163,6 +165,7 @@ impl Writer<'_> {
                 "security.capability",
                 "trusted.overlay.origin",
                 "system.posix_acl_access",
+                "system.posix_acl_default",
                 "bad",
             ]
         } else {
@@ -178,6 +181,8 @@ impl Writer<'_> {
                 "security.capability",
                 "user.\\xff",
                 "user.overlay.origin",
+                "system.posix_acl_access",
+                "system.posix_acl_default",
                 "bad",
             ]
         };
