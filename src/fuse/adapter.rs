@@ -28,22 +28,6 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-/// The most bytes of one READ or WRITE.
-const MAX_IO: u32 = 1 << 20;
-
-/// What is asked of the kernel; each is used where it is offered.
-const WANTED: [InitFlags; 8] = [
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
-    InitFlags::FUSE_DONT_MASK,
-    InitFlags::FUSE_POSIX_ACL,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-    // Else every write(2) asks for security.capability first.
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-];
-
 thread_local! {
     /// The buffer of this thread's READs.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -149,22 +133,10 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for flag in WANTED {
-            if flag == InitFlags::FUSE_POSIX_ACL && !self.view.acl {
-                continue;
-            }
-            if config.add_capabilities(flag).is_err() {
-                log::debug!("this kernel's FUSE lacks {flag:?}");
-            }
-        }
-        if self.backings.is_some() {
-            pass_through(config)?;
-        }
+        let passthrough = self.backings.is_some();
+        super::init::negotiate(config, self.view.acl, passthrough)?;
         let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
-        self.no_open = can_skip_open && self.fs.is_read_only() && self.backings.is_none();
-        if let Err(nearest) = config.set_max_write(MAX_IO) {
-            log::debug!("writes are limited to {nearest} bytes");
-        }
+        self.no_open = can_skip_open && self.fs.is_read_only() && !passthrough;
         Ok(())
     }
 
@@ -610,16 +582,4 @@ impl Filesystem for Adapter {
             }
         });
     }
-}
-
-/// Asks the kernel to read files of the layers itself.
-fn pass_through(config: &mut KernelConfig) -> std::io::Result<()> {
-    // So this mount can still be a layer of the kernel's overlayfs.
-    let stacked = config.set_max_stack_depth(1).is_ok();
-    if stacked && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() {
-        return Ok(());
-    }
-    Err(std::io::Error::other(
-        "this kernel lacks FUSE passthrough, it came with Linux 6.9; leave out the option 'passthrough'",
-    ))
 }

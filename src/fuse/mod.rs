@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `adapter` | the crate's callbacks: unpack, one call of [`Fs`], reply |
+//! | `init` | what is asked of the kernel |
 //! | `convert` | the crate's values to those of the file system |
 //! | `view` | owners and link counts that are shown otherwise |
 //! | `wire` | replies in the kernel's format |
@@ -13,6 +14,7 @@
 mod adapter;
 mod channel;
 mod convert;
+mod init;
 mod mount;
 mod passthrough;
 mod view;
