@@ -46,6 +46,10 @@ pub struct Args {
     /// Where layers and uppers are made; decides the file system underneath
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub dir: PathBuf,
+    /// Put a new xfs (with reflinks) over that folder, in a file of its own as large as needed (root,
+    /// mkfs.xfs); only the bench sees it
+    #[arg(long)]
+    pub xfs: bool,
     /// Operations in a storm of names
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub files: usize,

@@ -5,13 +5,17 @@
 //! every tenth directory and adds no name. So a walk of the base alone, natively, sees the same names.
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{BufWriter, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::Result;
 use crate::args::Args;
+use crate::workloads::programs::{git, run};
 
 /// Bytes of a small file.
 pub const SMALL_BYTES: usize = 4096;
@@ -23,6 +27,9 @@ const UPDATE_EVERY: usize = 10;
 /// Names that a stack of layers shows together, over how many folders.
 const STACK_FILES: usize = 1000;
 const STACK_FOLDERS: usize = 10;
+/// C files, and headers that each includes.
+pub const SOURCES: usize = 20;
+const HEADERS: usize = 200;
 /// Files of one folder where memory is measured.
 const FOLDER_FILES: usize = 1000;
 
@@ -59,6 +66,12 @@ pub enum Part {
     Folders,
     /// `big/file`.
     Big,
+    /// `repository/`: small files in git.
+    Repository,
+    /// `python/`: the standard library of the python that is installed.
+    Python,
+    /// `sources/`: C files and the headers they all include.
+    Sources,
 }
 
 impl Part {
@@ -69,6 +82,9 @@ impl Part {
             Part::Storm => "storm",
             Part::Folders => "folders",
             Part::Big => "big",
+            Part::Repository => "repository",
+            Part::Python => "python",
+            Part::Sources => "sources",
         }
     }
 }
@@ -121,6 +137,9 @@ impl Layers {
             Part::Storm => (0..self.files).try_for_each(|i| small_file(&dir.join(name(i)))),
             Part::Folders => make_folders(dir, self.files),
             Part::Big => big_file(&dir.join("file"), self.big_bytes),
+            Part::Repository => make_repository(dir, self.files),
+            Part::Python => make_python(dir),
+            Part::Sources => make_sources(dir),
         })?;
         Ok(layer)
     }
@@ -203,6 +222,52 @@ fn make_folders(dir: &Path, files: usize) -> Result<()> {
         small_file(&folder.join(name(i)))?;
     }
     Ok(())
+}
+
+fn make_repository(dir: &Path, files: usize) -> Result<()> {
+    make_folders(dir, files)?;
+    run(git(dir).args(["init", "--quiet"]))?;
+    run(git(dir).args(["add", "--all"]))?;
+    run(git(dir).args(["commit", "--quiet", "--message", "all"]))
+}
+
+/// The standard library without its tests, compiled; what is compiled stays valid in a copy.
+fn make_python(dir: &Path) -> Result<()> {
+    let ask = "import sysconfig; print(sysconfig.get_path('stdlib'), end='')";
+    let out = Command::new("python3").args(["-c", ask]).output();
+    let out = out.map_err(|e| format!("python3: {e}"))?;
+    let library = PathBuf::from(OsString::from_vec(out.stdout));
+    let mut outcome = Ok(());
+    visit(&library, |path, facts| {
+        let Ok(relative) = path.strip_prefix(&library) else { return };
+        let left_out = relative.components().any(|part| {
+            let part = part.as_os_str();
+            ["test", "tests", "__pycache__", "site-packages", "dist-packages"]
+                .iter()
+                .any(|name| part == *name)
+        });
+        if !facts.is_file() || left_out || outcome.is_err() {
+            return;
+        }
+        let copy = dir.join(relative);
+        let folder = copy.parent().unwrap_or(dir);
+        outcome = fs::create_dir_all(folder).and_then(|()| fs::copy(path, &copy)).map(drop);
+    })?;
+    outcome?;
+    let compile = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"];
+    run(Command::new("python3").args(compile).arg(dir))
+}
+
+fn make_sources(dir: &Path) -> Result<()> {
+    for i in 0..HEADERS {
+        let text = format!("#pragma once\nint f{i}(int);\nstruct s{i} {{ int a, b; }};\n");
+        fs::write(dir.join(format!("h{i}.h")), text)?;
+    }
+    let includes: String = (0..HEADERS).map(|i| format!("#include \"h{i}.h\"\n")).collect();
+    (0..SOURCES).try_for_each(|i| {
+        let text = format!("{includes}int g{i}(int x) {{ return f{i}(x) + 1; }}\n");
+        Ok(fs::write(dir.join(format!("{i}.c")), text)?)
+    })
 }
 
 /// Three levels of folders with files of 300 bytes to 20 KiB and a symbolic link in each.

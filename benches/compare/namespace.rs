@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::args::Args;
 use crate::counts;
+use crate::workloads::programs::run;
 
 const STAGE: &str = "OVLFUSE_COMPARE_STAGE";
 const PRIVATE: &str = "private";
@@ -34,11 +35,15 @@ pub fn enter(args: &Args) -> Result<Place> {
     match (stage.as_str(), rustix::process::geteuid().is_root()) {
         (USER, _) => Ok(Place::Here),
         (PRIVATE, _) => {
+            if args.xfs {
+                mount_xfs(args)?;
+            }
             if args.count {
                 counts::mount_tracefs()?;
             }
             if args.user { enter_user_as_root().map(Place::Elsewhere) } else { Ok(Place::Here) }
         }
+        (_, false) if args.xfs => Err("--xfs needs root".into()),
         (_, true) => again(&["-m", "--propagation", "private"], PRIVATE),
         (_, false) if args.user => {
             let auto = ["-U", "-r", "-m", "--map-auto"];
@@ -52,6 +57,16 @@ pub fn enter(args: &Args) -> Result<Place> {
         }
         (_, false) => Err("mounting needs root, or --user for a user namespace".into()),
     }
+}
+
+/// Mounts a new xfs over `--dir`. Its file has no name any more when it is mounted, and goes with
+/// the mount namespace.
+fn mount_xfs(args: &Args) -> Result<()> {
+    let image = tempfile::NamedTempFile::new_in(&args.dir)?;
+    // The big file is there in a layer and once for each system's copy.
+    image.as_file().set_len((8 * args.size_mib as u64 + 2048) << 20)?;
+    run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(image.path()))?;
+    run(Command::new("mount").args(["-t", "xfs", "-o", "loop"]).args([image.path(), &args.dir]))
 }
 
 /// The command line that starts this program again.

@@ -4,11 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::Random;
 use crate::Result;
 use crate::layers::Part;
-use crate::scene::{Access, Scene};
+use crate::scene::{Access, Scene, Unit};
 
 /// What cp and cat use.
 const BLOCK_BYTES: usize = 128 * 1024;
@@ -97,6 +98,38 @@ pub fn copy_up(scene: &mut Scene) -> Result<()> {
         Ok(file.write_all(b"y")?)
     })?;
     fs::remove_file(big(&view.root))?;
+    view.close()
+}
+
+/// First lstats of names that have nothing to do with a copy-up that is under way.
+pub fn latency(scene: &mut Scene) -> Result<()> {
+    let view = scene.scratch(Part::Big)?;
+    let ready = std::sync::Barrier::new(2);
+    let path = big(&view.root);
+    let (copied, slowest, lookups) = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| {
+            ready.wait();
+            let mut file = OpenOptions::new().append(true).open(&path)?;
+            file.write_all(b"y")
+        });
+        ready.wait();
+        let (mut slowest, mut lookups) = (Duration::ZERO, 0);
+        while !copying.is_finished() {
+            let start = Instant::now();
+            // Nobody can have cached it.
+            let missing = fs::symlink_metadata(view.root.join(format!("missing-{lookups}")));
+            slowest = slowest.max(start.elapsed());
+            drop(missing);
+            lookups += 1;
+        }
+        (copying.join(), slowest, lookups)
+    });
+    copied.map_err(|_| "the copying thread failed")??;
+    if lookups == 0 {
+        return Err("the copy-up was over before a lookup: a larger --size-mib is needed".into());
+    }
+    scene.note("slowest", Unit::Seconds, 1, slowest.as_secs_f64());
+    fs::remove_file(path)?;
     view.close()
 }
 

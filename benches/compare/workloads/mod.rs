@@ -1,11 +1,12 @@
 //! What is measured: one function per workload, listed in [`ALL`].
 //!
 //! A function makes its views, warms up what the kernel or the disk would charge to the wrong part, and
-//! times each part with [`Scene::time`]. Work outside a timed section is free. Nothing but Rust runs
-//! inside one.
+//! times each part with [`Scene::time`]. Work outside a timed section is free. Inside one nothing but
+//! Rust runs, except where programs are what is measured.
 
 mod data;
 mod names;
+pub mod programs;
 mod reads;
 mod stacks;
 
@@ -57,6 +58,9 @@ pub const ALL: &[Workload] = &[
     workload("miss", All, reads::miss, "lstat of names that do not exist, first and again"),
     workload("open", All, reads::open, "open, read 4 KiB, close, first and again"),
     workload("open-ro", All, reads::open_ro, "the same without upper"),
+    workload("two-readers", All, programs::two_readers, "read every file of the tree, two threads at once, first and again"),
+    workload("tar", All, programs::tar, "read every file of the tree as tar -c does, first and again"),
+    workload("ls", All, programs::ls, "ls -lR of the tree, first and again"),
     workload("create", All, names::create, "create files of 4 KiB in a new folder"),
     workload("append", All, names::append, "open, append 100 bytes, close; files of upper"),
     workload("rename", All, names::rename, "rename files of upper in their folder"),
@@ -67,12 +71,19 @@ pub const ALL: &[Workload] = &[
     workload("rename-lower", All, names::rename_lower, "rename files of a lower layer: copy-up and whiteout"),
     workload("unlink-lower", All, names::unlink_lower, "unlink files of a lower layer: whiteouts"),
     workload("rm-rf", All, names::rm_rf, "remove a tree of a lower layer"),
+    workload("chown", All, programs::chown, "chown -R of a tree of a lower layer: copy-up"),
+    workload("cp", All, programs::cp, "cp -a of a tree of a lower layer within the view"),
+    workload("git-clone", All, programs::git_clone, "git clone of a repository in a lower layer, within the view"),
+    workload("git-status", All, programs::git_status, "git status of a repository in a lower layer, first and again"),
+    workload("python", All, programs::python, "start python and import much of its library from a lower layer, first and again"),
+    workload("gcc", All, programs::gcc, "compile 20 small C files that include 200 headers of a lower layer"),
     workload("read", All, data::read, "read a big file of a lower layer, first and again"),
     workload("read-ro", All, data::read_ro, "the same without upper"),
     workload("write", All, data::write, "write a big file"),
     workload("pread", All, data::pread, "read 4 KiB at random offsets of a big file, cached"),
     workload("pwrite", All, data::pwrite, "write 4 KiB at random offsets of a file in upper, and close it"),
     workload("copy-up", Unions, data::copy_up, "append one byte to a big file of a lower layer"),
+    workload("latency", Unions, data::latency, "the slowest of the first lstats of other names while the big file is copied up"),
     workload("mount", Unions, stacks::mount, "mount 2 and 500 layers"),
     workload("layers-2", Unions, |s| stacks::stack(s, 2), "first stat, miss and walk of 1,000 files over 2 layers"),
     workload("layers-64", Unions, |s| stacks::stack(s, 64), "the same over 64 layers"),

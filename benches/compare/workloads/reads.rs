@@ -4,6 +4,7 @@
 //! descriptor of the root, so that the path to the mount point costs nothing.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
@@ -88,6 +89,19 @@ fn storm(
         scene.time(&view, part, names.len(), |root| work(root, names))?;
     }
     view.close()
+}
+
+/// Reads the whole file `path`; its bytes.
+pub fn read_whole(path: &Path) -> Result<usize> {
+    let mut file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut block = [0; 8 * SMALL_BYTES];
+    let mut total_bytes = 0;
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(total_bytes),
+            bytes => total_bytes += bytes,
+        }
+    }
 }
 
 /// Stats every name below `root`.
