@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// Bytes of data whose copy may take so long that others should not wait for it.
 const LONG_COPY: u64 = 1 << 20;
 
+/// Bytes of data that are copied by one call or two.
+const SMALL_FILE: u64 = 64 << 10;
+
 /// The copy, before it has its place: a regular file has a descriptor, all but
 /// an unnamed file a name in the work directory.
 struct Copy<'a> {
@@ -111,6 +114,11 @@ impl Fs {
             || self.node_attr(&node).is_ok_and(|stat| stat.size >= LONG_COPY)
     }
 
+    /// Whether the node `id` is being copied up.
+    pub fn is_copying(&self, id: u64) -> bool {
+        self.copying.contains_key(&id)
+    }
+
     /// Waits until nobody copies up what is called `name` in `parent`, so that
     /// who opened it first gets it before it is moved or removed.
     pub(super) fn wait_for_copy(&self, parent: &Node, name: &[u8]) {
@@ -187,7 +195,10 @@ impl Fs {
             (self.with_descriptors(open)?, Some(temp))
         };
         let whole = keep >= stat.size;
-        sys::data::copy(data.as_fd(), file.as_fd(), stat.size.min(keep), whole)?;
+        match whole && is_small_and_dense(stat) {
+            true => sys::data::copy_dense(data.as_fd(), file.as_fd(), stat.size)?,
+            false => sys::data::copy(data.as_fd(), file.as_fd(), stat.size.min(keep), whole)?,
+        }
         Ok(Copy { file: Some(file), temp })
     }
 
@@ -259,7 +270,10 @@ impl Fs {
         let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;
         let (at, to) = (At::fd(parent_fd.as_fd()), At::new(parent_fd.as_fd(), name));
         let before = sys::stat::stat(at)?;
-        let upper_ino = sys::stat::stat(copy.at()?)?.ino;
+        let new_ino = match has_lasting_origin(stat) {
+            true => None,
+            false => Some(sys::stat::stat(copy.at()?)?.ino),
+        };
         let opened_up = OpenedUp::new(at, &before)?;
         // Also where no origin is stored, as the kernel has it.
         self.set_impure(parent)?;
@@ -271,8 +285,8 @@ impl Fs {
         drop(opened_up);
         node.move_to_upper(&mut place);
         node.settle();
-        if !has_lasting_origin(stat) {
-            node.set_ino(self.shown_ino(LayerId::UPPER, upper_ino));
+        if let Some(ino) = new_ino {
+            node.set_ino(self.shown_ino(LayerId::UPPER, ino));
         }
         if let Some(file) = copy.file.map(Arc::new) {
             node.opens().iter().for_each(|open| open.adopt(&file));
@@ -284,10 +298,10 @@ impl Fs {
         let done = restore_attributes(to, stat, at, &before);
         // Not before: the kernel would keep what it read in between.
         self.attributes_changed(node);
-        match has_lasting_origin(stat) {
-            true => self.attributes_changed(parent),
+        match new_ino {
+            None => self.attributes_changed(parent),
             // The name now shows another inode number.
-            false => self.listing_changed(parent),
+            Some(_) => self.listing_changed(parent),
         }
         done
     }
@@ -300,6 +314,11 @@ impl Fs {
             done => done,
         })
     }
+}
+
+/// A file in which it does not pay to look for holes or for blocks that could be shared.
+fn is_small_and_dense(stat: &Stat) -> bool {
+    stat.size <= SMALL_FILE && stat.blocks * 512 >= stat.size
 }
 
 /// Whether the object keeps its inode number when it is copied up: a lower file

@@ -6,7 +6,7 @@
 //! name are closed and opened at the next use.
 
 use super::node::{Kept, Node};
-use super::{Caller, Fs, paths};
+use super::{Caller, Fs};
 use crate::config::Fsync;
 use crate::sys::identity::{self, Privilege};
 use crate::sys::{self, At, Errno, Kind, Result, Stat, data};
@@ -356,7 +356,7 @@ impl Fs {
             || !opens.is_empty();
         // Else only a path descriptor can lead here, until the kernel forgets the object.
         let large = node.in_upper() && stat.blocks > KEPT_BLOCKS;
-        if !needed && (large || Arc::strong_count(&self.kept) > paths::cache_capacity()) {
+        if !needed && (large || Arc::strong_count(&self.kept) > self.dirs.capacity()) {
             return None;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -53,9 +53,14 @@ impl Fs {
     /// # Errors
     /// `ENOENT` when there is nothing, and those of [`Self::resolve`].
     pub(super) fn child(&self, parent: &Arc<Node>, name: &[u8]) -> Result<Child<'_>> {
-        let entry = self.lookup_locked(parent, name)?.ok_or(Errno::NOENT)?;
-        let node = self.nodes.get(entry.id)?;
-        Ok(Child { fs: self, node, stat: entry.attr })
+        let node = match self.names.grab(parent, name) {
+            Some(known) => known,
+            None => {
+                let entry = self.lookup_locked(parent, name)?.ok_or(Errno::NOENT)?;
+                self.nodes.get(entry.id)?
+            }
+        };
+        Ok(Child { fs: self, node })
     }
 
     /// Gives a resolved object a node and counts one lookup on it.
@@ -175,8 +180,6 @@ pub(super) struct Child<'a> {
     fs: &'a Fs,
     /// The node.
     pub node: Arc<Node>,
-    /// Its attributes when it was found.
-    pub stat: Stat,
 }
 
 impl Drop for Child<'_> {

@@ -23,7 +23,7 @@ impl Fs {
         if child.node.kind == Kind::Dir {
             return Err(Errno::ISDIR);
         }
-        self.remove(&parent, name, &child.node, child.stat)
+        self.remove(&parent, name, &child.node)
     }
 
     /// Removes the directory `name`, which shows no entries, from the directory `parent`.
@@ -44,7 +44,7 @@ impl Fs {
         let child = self.child(&parent, name)?;
         let _victims = self.lock_names(&child.node)?;
         self.check_empty(&child.node)?;
-        self.remove(&parent, name, &child.node, child.stat)
+        self.remove(&parent, name, &child.node)
     }
 
     /// Checks that the directory `node`, whose lock the caller holds, shows no entries.
@@ -59,7 +59,8 @@ impl Fs {
     }
 
     /// Takes `name` out of upper, or puts a whiteout there if something below would show.
-    fn remove(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>, stat: Stat) -> Result<()> {
+    fn remove(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>) -> Result<()> {
+        let stat = self.node_attr(node)?;
         let mut place = node.place.write();
         let in_upper = node.in_upper();
         // What lies in a lower layer only takes a whiteout in any case.

@@ -140,15 +140,16 @@ impl Fs {
         let over_whiteout = (is_dir || source.below)
             && victim.is_none_or(|v| !v.node.in_upper())
             && self.is_upper_whiteout(to)?;
+        let victim_stat = victim.map(|v| self.node_attr(&v.node)).transpose()?;
         let (mut moved_place, victim_place) = lock_places(&moved.node, victim.map(|v| &v.node));
-        let kept = match (victim, &victim_place) {
-            (Some(v), Some(place)) => self.keep(&v.node, place, v.stat)?,
+        let kept = match (victim, &victim_place, victim_stat) {
+            (Some(v), Some(place), Some(stat)) => self.keep(&v.node, place, stat)?,
             _ => None,
         };
         let changing = topology.map(|held| self.topology.changing(held));
         move_in_upper(upper, from, to, source.below, over_whiteout)?;
-        if let (Some(v), Some(mut place)) = (victim, victim_place) {
-            self.lose_name(new.parent, new.name, &v.node, &mut place, v.stat, kept);
+        if let (Some(v), Some(mut place), Some(stat)) = (victim, victim_place, victim_stat) {
+            self.lose_name(new.parent, new.name, &v.node, &mut place, stat, kept);
         }
         self.change_name(&moved.node, &mut moved_place, old, new);
         drop(changing);
@@ -227,7 +228,8 @@ impl Fs {
     ) -> Result<()> {
         let crosses = old.parent.id != to.id;
         match &moved.node {
-            file if file.kind != Kind::Dir => self.carry_origin(file, from, to),
+            file if file.kind != Kind::Dir && crosses => self.carry_origin(file, from, to),
+            file if file.kind != Kind::Dir => Ok(()),
             pure if pure.is_pure_upper() => self.hide_below(upper, from, to),
             merged => {
                 if crosses {

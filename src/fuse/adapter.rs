@@ -63,7 +63,12 @@ impl Adapter {
     /// Runs a request that may copy up the node `id`; on a thread of its own if
     /// that takes long, so that the others stay free.
     fn run_copying(&self, id: Option<u64>, request: impl FnOnce(&Self) + Send + 'static) {
-        if !id.is_some_and(|id| self.fs.copies_long(id)) {
+        self.run_apart(id.is_some_and(|id| self.fs.copies_long(id)), request);
+    }
+
+    /// Runs a request, on a thread of its own if it is `long`.
+    fn run_apart(&self, long: bool, request: impl FnOnce(&Self) + Send + 'static) {
+        if !long {
             return self.run(|_| request(self));
         }
         let this = self.clone();
@@ -219,7 +224,8 @@ impl Filesystem for Adapter {
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.as_bytes().to_vec();
         let victim = self.fs.known_child(parent.0, &name);
-        self.run_copying(victim, move |this| done(this.fs.unlink(parent.0, &name), reply));
+        let waits = victim.is_some_and(|id| self.fs.is_copying(id));
+        self.run_apart(waits, move |this| done(this.fs.unlink(parent.0, &name), reply));
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

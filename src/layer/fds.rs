@@ -31,6 +31,11 @@ impl FdCache {
         Self { open: Mutex::new(LruCache::new(capacity)) }
     }
 
+    /// How many descriptors there is room for.
+    pub fn capacity(&self) -> usize {
+        self.open.lock().cap().get()
+    }
+
     /// The descriptor of `key`, if it is open.
     pub fn get(&self, key: Key) -> Option<Arc<OwnedFd>> {
         self.open.lock().get(&key).cloned()

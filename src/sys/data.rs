@@ -28,6 +28,14 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64, whole: bool) -> 
     rustix::fs::ftruncate(to, len)
 }
 
+/// Copies the first `len` bytes of `from`, which has no holes, to the empty file `to`.
+///
+/// # Errors
+/// Those of copy_file_range(2), read(2) and write(2).
+pub fn copy_dense(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> Result<()> {
+    copy_range(from, to, 0, len)
+}
+
 /// The next range of `from` at or after `pos` and before `len` that holds data.
 fn next_data(from: BorrowedFd<'_>, pos: u64, len: u64) -> Result<Option<(u64, u64)>> {
     if pos >= len {
