@@ -7,6 +7,7 @@ pub mod acl;
 pub mod dot_wh;
 pub mod names;
 pub mod origin;
+pub mod protattr;
 pub mod redirect;
 
 pub use names::{Namespace, OverlayName};

@@ -61,6 +61,7 @@ impl Fs {
     /// and utimensat(2).
     pub fn setattr(&self, id: u64, changes: Changes, caller: Caller) -> Result<Stat> {
         let node = self.nodes.get(id)?;
+        self.check_setattr(&node, &changes)?;
         let cuts = self.copy_up_cuts(&node, changes.size)?;
         self.copy_up(&node, changes.size.unwrap_or(u64::MAX))?;
         if let Some(size) = changes.size {

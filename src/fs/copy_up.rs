@@ -228,6 +228,10 @@ impl Fs {
     ) -> Result<Copy<'a>> {
         let (to, stat) = (copy.at()?, &source.stat);
         copy_owner_and_xattrs(upper, from, to, stat)?;
+        if matches!(stat.kind(), Kind::File | Kind::Dir) {
+            let files = copy.file.as_ref().map(|file| (from.dir, file.as_fd()));
+            self.copy_fileattr(upper, (from, to), files, stat.protection)?;
+        }
         if has_lasting_origin(stat) {
             set_origin(upper, to, stat.kind(), &self.origin_value(source.layer, from))?;
         }

@@ -10,6 +10,7 @@ use super::{Caller, Entry, Fs};
 use crate::format::{OverlayName, acl};
 use crate::layer::Upper;
 use crate::layer::work::Temp;
+use crate::sys::fileattr::Protection;
 use crate::sys::identity::{self, Privilege};
 use crate::sys::{self, At, Errno, Kind, Result, xattr};
 use crate::union::LayerId;
@@ -88,6 +89,7 @@ impl Fs {
         let upper = self.upper()?;
         let parent = self.nodes.get(new.parent)?;
         self.check_new_name(new.name)?;
+        self.check_adding(&parent)?;
         self.copy_up(&parent, 0)?;
         let _names = self.lock_names(&parent)?;
         if self.names.find(&parent, new.name).is_some() {
@@ -156,6 +158,7 @@ impl Fs {
         let id = self.nodes.next_id();
         let node = Arc::new(Node::new(id, kind, ino, LayerId::UPPER, Some(link), stack));
         node.settle();
+        node.learn_protection(Protection::default());
         self.nodes.insert(Arc::clone(&node));
         match self.names.enter_new(&node) {
             None => Ok(Entry { id, attr: self.shown(&node, stat) }),

@@ -6,6 +6,7 @@
 //! name are closed and opened at the next use.
 
 use super::node::{Kept, Node};
+use super::protect::refuse;
 use super::{Caller, Fs};
 use crate::config::Fsync;
 use crate::sys::identity::{self, Privilege};
@@ -73,6 +74,7 @@ impl Fs {
         let flags = OFlags::from_bits_retain(flags);
         let truncate = flags.contains(OFlags::TRUNC);
         let access = flags & OFlags::ACCMODE;
+        self.check_opening(&node, flags)?;
         // The kernel looks only after it has told us to truncate, unless the file is opened for writing.
         if truncate && node.opens().iter().any(|f| f.executed) {
             return Err(Errno::TXTBSY);
@@ -300,8 +302,11 @@ impl Fs {
         caller: Caller,
     ) -> Result<()> {
         let file = self.file(handle)?;
-        let fd = self.backing(&file)?;
         let mode = FallocateFlags::from_bits_retain(mode);
+        let protection = self.protection(&file.node)?;
+        let appends = FallocateFlags::KEEP_SIZE.contains(mode);
+        refuse(protection.immutable || protection.append && !appends)?;
+        let fd = self.backing(&file)?;
         let allocate = || data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length));
         self.change_data(&file, &fd, caller, allocate)
     }
@@ -332,6 +337,7 @@ impl Fs {
     ) -> Result<usize> {
         let source = self.backing(&*self.file(from.0)?)?;
         let file = self.file(to.0)?;
+        refuse(self.protection(&file.node)?.immutable)?;
         let target = self.backing(&file)?;
         let (mut off_in, mut off_out) = (from.1, to.1);
         self.change_data(&file, &target, caller, || {

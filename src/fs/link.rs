@@ -25,6 +25,8 @@ impl Fs {
         if !node.in_upper() && node.link().is_none() {
             return Err(Errno::NOENT);
         }
+        self.check_adding(&parent)?;
+        self.check_unprotected(&node)?;
         self.copy_up(&node, u64::MAX)?;
         self.copy_up(&parent, 0)?;
         let _names = self.lock_names(&parent)?;

@@ -73,6 +73,9 @@ impl Fs {
         let made = || {
             let id = self.nodes.next_id();
             let node = Arc::new(Node::new(id, stat.kind(), ino, layer, Some(link.clone()), stack));
+            if !layer.is_upper() {
+                node.learn_protection(stat.protection);
+            }
             self.nodes.insert(Arc::clone(&node));
             node
         };

@@ -31,6 +31,7 @@ pub mod lookup;
 pub mod node;
 pub mod origin;
 pub mod paths;
+pub mod protect;
 pub mod readdir;
 pub mod redirect;
 pub mod remove;
@@ -237,5 +238,8 @@ fn root_node(layers: &Layers, ino_map: InoMap) -> Result<Node> {
     };
     let stat = crate::sys::stat::stat(crate::sys::At::new(top, b"."))?;
     let ino = ino_map.show(fs, stat.ino);
-    Ok(Node::new(ROOT_ID, Kind::Dir, ino, layer, None, Some(stack)))
+    let root = Node::new(ROOT_ID, Kind::Dir, ino, layer, None, Some(stack));
+    // Nor is `overlay.protattr` read on it.
+    root.learn_protection(stat.protection);
+    Ok(root)
 }

@@ -10,6 +10,7 @@
 //! it as missing.
 
 use super::file::OpenFile;
+use crate::sys::fileattr::Protection;
 use crate::sys::{Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::listing::Listing;
@@ -18,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use std::hash::BuildHasher;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// The node id of the root (`FUSE_ROOT_ID`).
 pub const ROOT_ID: u64 = 1;
@@ -27,6 +28,15 @@ pub const ROOT_ID: u64 = 1;
 const DEAD: u32 = u32::MAX;
 /// So many lookups that they are no longer counted: the node stays until the mount ends.
 const IMMORTAL: u32 = u32::MAX - 1;
+
+/// In a node's flags: its last link is gone, its inode number on disk may be another's by now.
+const REMOVED: u8 = 1;
+/// It is known what the object forbids.
+const PROTECTION_KNOWN: u8 = 2;
+/// It is append-only.
+const APPEND: u8 = 4;
+/// It is immutable.
+const IMMUTABLE: u8 = 8;
 
 /// One object of the merged view. There are millions: every byte counts.
 #[derive(Debug)]
@@ -39,8 +49,8 @@ pub struct Node {
     ino: AtomicU64,
     /// The layer it is in (or was, before it was removed); changed to upper, never back.
     layer: AtomicU16,
-    /// Its last link is gone: its inode number on disk may be another's by now.
-    removed: AtomicBool,
+    /// [`REMOVED`], and what it forbids.
+    flags: AtomicU8,
     /// Lookups the kernel counts, or [`DEAD`]; changed under the lock of `links`.
     lookups: AtomicU32,
     /// The inode's own lock: shared while a system call goes by the node's
@@ -154,7 +164,7 @@ impl Node {
             kind,
             ino: AtomicU64::new(ino),
             layer: AtomicU16::new(layer.0),
-            removed: AtomicBool::new(false),
+            flags: AtomicU8::new(0),
             lookups: AtomicU32::new(1),
             place: RwLock::new(None),
             links: Mutex::new(Links { first: link, more: None }),
@@ -197,12 +207,37 @@ impl Node {
 
     /// Notes that no link of the object is left.
     pub fn set_removed(&self) {
-        self.removed.store(true, Ordering::Release);
+        self.flags.fetch_or(REMOVED, Ordering::Release);
     }
 
     /// Whether no link of the object is left.
     pub fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Acquire)
+        self.flags.load(Ordering::Acquire) & REMOVED != 0
+    }
+
+    /// What the object forbids, if that is known.
+    pub fn protection(&self) -> Option<Protection> {
+        let flags = self.flags.load(Ordering::Acquire);
+        let protection =
+            Protection { append: flags & APPEND != 0, immutable: flags & IMMUTABLE != 0 };
+        (flags & PROTECTION_KNOWN != 0).then_some(protection)
+    }
+
+    /// Notes what the object forbids from now on.
+    pub fn set_protection(&self, protection: Protection) {
+        let bits = protection_bits(protection);
+        self.update_flags(|flags| Some(flags & !(APPEND | IMMUTABLE) | bits));
+    }
+
+    /// Notes what was read of the object, unless it is known already.
+    pub fn learn_protection(&self, protection: Protection) {
+        let bits = protection_bits(protection);
+        self.update_flags(|flags| (flags & PROTECTION_KNOWN == 0).then_some(flags | bits));
+    }
+
+    fn update_flags(&self, update: impl FnMut(u8) -> Option<u8>) {
+        // It fails where there is nothing to update.
+        let (Ok(_) | Err(_)) = self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
     }
 
     /// The directory part.
@@ -401,6 +436,12 @@ impl Names {
         }
         shrink(&mut children, |c| c.hash);
     }
+}
+
+fn protection_bits(protection: Protection) -> u8 {
+    let append = if protection.append { APPEND } else { 0 };
+    let immutable = if protection.immutable { IMMUTABLE } else { 0 };
+    PROTECTION_KNOWN | append | immutable
 }
 
 /// Gives memory back once a table is mostly empty.

@@ -16,6 +16,7 @@ impl Fs {
     /// `ENOENT`, `EISDIR`, `EROFS`, those of unlink(2) and of making a whiteout.
     pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<()> {
         let parent = self.nodes.get(parent)?;
+        self.check_removing(&parent, name)?;
         self.wait_for_copy(&parent, name);
         self.copy_up(&parent, 0)?;
         let _names = self.lock_names(&parent)?;
@@ -32,6 +33,7 @@ impl Fs {
     /// `ENOENT`, `ENOTDIR`, `ENOTEMPTY`, and as [`Self::unlink`].
     pub fn rmdir(&self, parent: u64, name: &[u8]) -> Result<()> {
         let parent = self.nodes.get(parent)?;
+        self.check_removing(&parent, name)?;
         if !parent.in_upper() {
             // A directory that is not empty copies nothing up.
             let _names = parent.dir()?.lock.read();

@@ -52,6 +52,7 @@ impl Fs {
         let (old_parent, new_parent) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
         let old = Spot { parent: &old_parent, name: from.1 };
         let new = Spot { parent: &new_parent, name: to.1 };
+        self.check_renaming((old.parent, old.name), (new.parent, new.name))?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         self.wait_for_copy(new.parent, new.name);
         let moves_dir = self.prepare_rename(old, new, exchange)?;

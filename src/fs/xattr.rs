@@ -60,6 +60,7 @@ impl Fs {
         caller: Caller,
     ) -> Result<()> {
         let node = self.nodes.get(id)?;
+        self.check_unprotected(&node)?;
         let stored = self.stored(name)?;
         self.copy_up(&node, u64::MAX)?;
         self.on(&node, |at, _| {
@@ -74,6 +75,7 @@ impl Fs {
     pub fn removexattr(&self, id: u64, name: &[u8], caller: Caller) -> Result<()> {
         self.upper()?;
         let node = self.nodes.get(id)?;
+        self.check_unprotected(&node)?;
         let stored = self.stored(name)?;
         if !node.in_upper() {
             self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;

@@ -7,6 +7,7 @@
 
 use super::channel::Channel;
 use super::convert::{done, errno, new, send_value, set_time, wanted_size};
+use super::ioctl::Command;
 use super::passthrough::Backings;
 use super::wire::{DirReply, Reply};
 use crate::config::{Config, ViewOptions};
@@ -522,15 +523,22 @@ impl Filesystem for Adapter {
     fn ioctl(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
+        cmd: u32,
+        in_data: &[u8],
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(fuser::Errno::ENOTTY);
+        let Some(command) = Command::parse(cmd, in_data) else {
+            return reply.error(fuser::Errno::ENOTTY);
+        };
+        let changed = command.changes().then_some(ino.0);
+        self.run_copying(changed, move |this| match command.run(&this.fs, ino.0) {
+            Ok(answer) => reply.ioctl(0, &answer),
+            Err(e) => reply.error(errno(e)),
+        });
     }
 
     fn fallocate(

@@ -15,6 +15,7 @@ mod adapter;
 mod channel;
 mod convert;
 mod init;
+mod ioctl;
 mod mount;
 mod passthrough;
 mod view;

@@ -1,6 +1,7 @@
 //! What one layer holds under a name: the input of [`union::lookup`](crate::union::lookup).
 
-use crate::format::{Namespace, OverlayName, Redirect, dot_wh};
+use crate::format::{Namespace, OverlayName, Redirect, dot_wh, protattr};
+use crate::sys::fileattr::Protection;
 use crate::sys::{self, At, Errno, Kind, Result, Stat, xattr};
 use crate::union::lookup::Facts;
 
@@ -118,6 +119,16 @@ pub fn redirect_of(at: At<'_>, namespace: Namespace) -> Result<Option<Redirect>>
         Some(value) => Redirect::parse(&value).map(Some).map_err(|_| Errno::INVAL),
         None => Ok(None),
     }
+}
+
+/// What the upper object at `at` forbids.
+///
+/// # Errors
+/// Those of getxattr(2).
+pub fn protection(at: At<'_>, namespace: Namespace) -> Result<Protection> {
+    let value = readable_xattr(at, OverlayName::Protattr, namespace)?;
+    let (append, immutable) = value.map_or((false, false), |value| protattr::decode(&value));
+    Ok(Protection { append, immutable })
 }
 
 /// A file whose blocks cover its size holds its data itself. Small files are

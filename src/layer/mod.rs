@@ -64,6 +64,14 @@ impl Upper {
         xattr::set(at, name.full(self.namespace), value, 0)
     }
 
+    /// Removes one of overlay's own attributes from `at`.
+    ///
+    /// # Errors
+    /// `ENODATA`, and the others of removexattr(2).
+    pub fn unmark(&self, at: At<'_>, name: OverlayName) -> Result<()> {
+        xattr::remove(at, name.full(self.namespace))
+    }
+
     /// Whether `at` carries one of overlay's own attributes.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! descriptor.
 
 pub mod data;
+pub mod fileattr;
 pub mod handle;
 pub mod identity;
 pub mod list;

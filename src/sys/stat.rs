@@ -1,7 +1,8 @@
 //! statx(2) reduced to what the union needs.
 
+use super::fileattr::Protection;
 use super::{At, Result};
-use rustix::fs::{AtFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, Statx, StatxAttributes, StatxFlags};
 
 /// The type of a file system object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,6 +102,8 @@ pub struct Stat {
     pub dev: (u32, u32),
     /// The id of the mount the object was reached through.
     pub mnt_id: u64,
+    /// What the object itself forbids.
+    pub protection: Protection,
 }
 
 impl Stat {
@@ -134,6 +137,10 @@ impl From<Statx> for Stat {
             ctime: time(x.stx_ctime),
             dev: (x.stx_dev_major, x.stx_dev_minor),
             mnt_id: x.stx_mnt_id,
+            protection: Protection {
+                append: x.stx_attributes.contains(StatxAttributes::APPEND),
+                immutable: x.stx_attributes.contains(StatxAttributes::IMMUTABLE),
+            },
         }
     }
 }

@@ -20,6 +20,7 @@ mod lookup;
 mod open_files;
 mod parallel;
 mod privileges;
+mod protect;
 mod read_only;
 mod readdir;
 mod redirect;
