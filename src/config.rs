@@ -45,6 +45,8 @@ pub struct Config {
     pub userxattr: bool,
     /// What is done about moved directories; `None`: what the namespace asks for.
     pub redirect_dir: Option<RedirectDir>,
+    /// Lower hard links stay links of one file when they are copied up (`index=on` of the kernel).
+    pub index: bool,
     /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
     pub dot_wh: bool,
     /// What the view shows otherwise than the layers have it.

@@ -92,7 +92,7 @@ fn unknown_and_impossible_options_are_refused_by_name() {
     for option in [
         "wibble",
         "wibble=1",
-        "index=on",
+        "index=maybe",
         "metacopy=on",
         "redirect_dir=maybe",
         "nfs_export=on",

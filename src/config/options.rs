@@ -33,6 +33,7 @@ pub struct Options {
     uuid: Uuid,
     userxattr: bool,
     redirect_dir: Option<RedirectDir>,
+    index: bool,
     dot_wh: bool,
     view: ViewOptions,
     /// Every owner and group is shown as 0 where nothing says otherwise.
@@ -58,6 +59,7 @@ impl Options {
             uuid: Uuid::default(),
             userxattr: false,
             redirect_dir: None,
+            index: false,
             dot_wh,
             view: ViewOptions::default(),
             squash_to_root: false,
@@ -213,6 +215,7 @@ impl Options {
             (b"uuid", _) => self.uuid = item.one_of(UUID)?,
             (b"userxattr", None) => self.userxattr = true,
             (b"redirect_dir", _) => self.redirect_dir = item.one_of(REDIRECT_DIR)?,
+            (b"index", _) => self.index = item.one_of(INDEX)?,
             (b"whiteouts", _) => self.dot_wh = item.one_of(WHITEOUTS)?,
             (b"xino", _) => self.set_xino(item)?,
             (b"threads", _) => self.threads = item.threads()?,
@@ -346,6 +349,7 @@ impl Options {
             uuid: self.uuid,
             userxattr: self.userxattr,
             redirect_dir: self.redirect_dir,
+            index: self.index,
             dot_wh: self.dot_wh,
             view,
             mount,
@@ -376,6 +380,9 @@ const REDIRECT_DIR: &[(&str, Option<RedirectDir>)] = &[
     ("follow", Some(RedirectDir::Follow)),
     ("on", Some(RedirectDir::On)),
 ];
+
+/// The values of `index=`.
+const INDEX: &[(&str, bool)] = &[("off", false), ("on", true)];
 
 /// The values of `whiteouts=`: whether `.wh.` names count beside the kernel's whiteouts.
 const WHITEOUTS: &[(&str, bool)] = &[("kernel", false), ("dot_wh", true)];

@@ -25,7 +25,6 @@ const NO_VERITY: &str = "cannot work in FUSE: only the kernel can check fs-verit
 /// Options whose accepted values are the way a mount works anyway.
 pub const CHOICES: &[Choice] = &[
     Choice { name: "metacopy", accepted: &["off"], refused: &[("on", NOT_YET)] },
-    Choice { name: "index", accepted: &["off"], refused: &[("on", NOT_YET)] },
     Choice { name: "nfs_export", accepted: &["off"], refused: &[("on", NO_HANDLES)] },
     Choice {
         name: "verity",

@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod dot_wh;
+pub mod index;
 pub mod names;
 pub mod origin;
 pub mod protattr;

@@ -28,6 +28,10 @@ pub enum OverlayName {
     Whiteout,
     /// Immutable and append-only flags.
     Protattr,
+    /// The links of an indexed file, beside those that upper or lower count.
+    Nlink,
+    /// On `work/index`: the file handle of the upper root it belongs to.
+    Upper,
     /// The identity of the mount, on the root of upper.
     Uuid,
 }
@@ -52,6 +56,8 @@ impl OverlayName {
             Self::Impure => both!(ns, "impure"),
             Self::Whiteout => both!(ns, "whiteout"),
             Self::Protattr => both!(ns, "protattr"),
+            Self::Nlink => both!(ns, "nlink"),
+            Self::Upper => both!(ns, "upper"),
             Self::Uuid => both!(ns, "uuid"),
         };
         CStr::from_bytes_with_nul(with_nul.as_bytes()).unwrap_or(c"")

@@ -33,8 +33,17 @@ pub struct Origin {
 impl Origin {
     /// The attribute's value; `None` when the handle does not fit in it.
     pub fn encode(&self) -> Option<Vec<u8>> {
+        self.encode_with(CPU_FLAG)
+    }
+
+    /// The same for an object of upper: the value of the `upper` attribute.
+    pub fn encode_upper(&self) -> Option<Vec<u8>> {
+        self.encode_with(CPU_FLAG | FLAG_PATH_UPPER)
+    }
+
+    fn encode_with(&self, flags: u8) -> Option<Vec<u8>> {
         let len = u8::try_from(HEADER_LEN + self.handle.len()).ok()?;
-        let mut out = vec![VERSION, MAGIC, len, CPU_FLAG, self.kind];
+        let mut out = vec![VERSION, MAGIC, len, flags, self.kind];
         out.extend_from_slice(&self.uuid);
         out.extend_from_slice(&self.handle);
         Some(out)

@@ -49,7 +49,7 @@ impl Fs {
                 Some(kept) => sys::stat::stat(At::fd(kept.fd.as_fd()))?,
                 None => gone.stat,
             },
-            None => self.at_place(node, &place, |at, _| sys::stat::stat(at))?,
+            None => self.at_place(node, &place, |at, _| self.stat_at(node, at))?,
         };
         Ok(self.shown(node, stat))
     }

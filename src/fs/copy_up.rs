@@ -8,6 +8,7 @@
 use super::Fs;
 use super::node::{Link, Node};
 use crate::config::Fsync;
+use crate::format::index::{Nlink, entry_name};
 use crate::format::{Namespace, OverlayName};
 use crate::layer::Upper;
 use crate::layer::work::Temp;
@@ -63,6 +64,16 @@ struct Source {
     layer: LayerId,
     link: Link,
     stat: Stat,
+    /// Its handle, if the copy gets an index entry.
+    index: Option<Vec<u8>>,
+}
+
+impl Source {
+    /// Whether the object keeps its inode number when it is copied up: without an index a lower
+    /// file with several names gets a copy for each (`fs/overlayfs/inode.c: ovl_getattr`).
+    fn has_lasting_origin(&self) -> bool {
+        self.index.is_some() || self.stat.kind() == Kind::Dir || self.stat.nlink == 1
+    }
 }
 
 impl Fs {
@@ -75,18 +86,31 @@ impl Fs {
     /// `EOVERFLOW` for an owner without a mapping; `ENOSPC`… Nothing has
     /// changed then, except that ancestors may be in upper.
     pub(super) fn copy_up(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
+        self.copy_up_as(node, None, keep)
+    }
+
+    /// [`Self::copy_up`] for a change of the name `wanted` (without one: any), which is the one
+    /// that an indexed file gets in upper.
+    pub(super) fn copy_up_as(
+        &self,
+        node: &Arc<Node>,
+        wanted: Option<Link>,
+        keep: u64,
+    ) -> Result<()> {
         self.upper()?;
         if node.in_upper() {
             return Ok(());
         }
         let mut missing = vec![Arc::clone(node)];
-        let Some(mut link) = node.link() else { return Err(self.copy_up_removed(node)) };
+        let Some(mut link) = wanted.clone().or_else(|| node.link()) else {
+            return Err(self.copy_up_removed(node));
+        };
         while !link.parent.in_upper() {
             missing.push(Arc::clone(&link.parent));
             link = link.parent.link().ok_or(Errno::NOENT)?;
         }
         while let Some(next) = missing.pop() {
-            self.copy_up_one(&next, keep)?;
+            self.copy_up_one(&next, wanted.as_ref(), keep)?;
         }
         Ok(())
     }
@@ -136,12 +160,12 @@ impl Fs {
     }
 
     /// Copies up `node`, whose parent is in upper.
-    fn copy_up_one(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
+    fn copy_up_one(&self, node: &Arc<Node>, wanted: Option<&Link>, keep: u64) -> Result<()> {
         let busy = self.busy(node);
         let _held = busy.latch.lock();
         match node.in_upper() {
             true => Ok(()),
-            false => self.copy_and_install(node, keep),
+            false => self.copy_and_install(node, wanted, keep),
         }
     }
 
@@ -151,16 +175,21 @@ impl Fs {
         Busy { fs: self, id: node.id, latch }
     }
 
-    fn copy_and_install(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
+    fn copy_and_install(&self, node: &Arc<Node>, wanted: Option<&Link>, keep: u64) -> Result<()> {
         let upper = self.upper()?;
-        let link = node.link().ok_or(Errno::EXIST)?;
+        let wanted = wanted.filter(|link| node.has_link(link.parent.id, &link.name));
+        let link = wanted.cloned().or_else(|| node.link()).ok_or(Errno::EXIST)?;
         let (source, data) = self.on(node, |at, layer| {
             let stat = sys::stat::stat(at)?;
             if self.overflow.covers(stat.uid, stat.gid) {
                 return Err(Errno::OVERFLOW);
             }
             let data = (stat.kind() == Kind::File).then(|| self.open_lower(at)).transpose()?;
-            Ok((Source { layer, link, stat }, data))
+            let index = match self.needs_index(&stat) {
+                true => Some(self.handle_value(layer, at).ok_or(Errno::OPNOTSUPP)?),
+                false => None,
+            };
+            Ok((Source { layer, link, stat, index }, data))
         })?;
         let copy = match &data {
             // Nobody waits for the node while its data is copied.
@@ -232,7 +261,12 @@ impl Fs {
             let files = copy.file.as_ref().map(|file| (from.dir, file.as_fd()));
             self.copy_fileattr(upper, (from, to), files, stat.protection)?;
         }
-        if has_lasting_origin(stat) {
+        if let Some(handle) = &source.index {
+            upper.mark(to, OverlayName::Origin, handle)?;
+            // The entry will be its first link.
+            let nlink = Nlink::Upper(i64::from(stat.nlink) - 1);
+            upper.mark(to, OverlayName::Nlink, &nlink.encode())?;
+        } else if source.has_lasting_origin() {
             set_origin(upper, to, stat.kind(), &self.origin_value(source.layer, from))?;
         }
         if stat.kind() != Kind::Symlink {
@@ -264,6 +298,7 @@ impl Fs {
 
     /// Gives the copy its place, unless the node was removed meanwhile.
     fn install(&self, node: &Arc<Node>, copy: Copy<'_>, source: &Source) -> Result<()> {
+        let upper = self.upper()?;
         let Link { parent, name } = &source.link;
         let (dir, stat) = (parent.dir()?, &source.stat);
         let _names = dir.lock.write();
@@ -274,40 +309,51 @@ impl Fs {
         let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;
         let (at, to) = (At::fd(parent_fd.as_fd()), At::new(parent_fd.as_fd(), name));
         let before = sys::stat::stat(at)?;
-        let new_ino = match has_lasting_origin(stat) {
-            true => None,
-            false => Some(sys::stat::stat(copy.at()?)?.ino),
+        // Asked for where it is shown, or where the index leads to it.
+        let upper_ino = match source.index.is_none() && source.has_lasting_origin() {
+            true => 0,
+            false => sys::stat::stat(copy.at()?)?.ino,
         };
         let opened_up = OpenedUp::new(at, &before)?;
         // Also where no origin is stored, as the kernel has it.
         self.set_impure(parent)?;
+        let entry = source.index.as_deref().map(entry_name);
+        let first = entry.as_ref().map_or(to, |entry| At::new(upper.work.dir(), entry));
         match (copy.temp, &copy.file) {
-            (Some(temp), _) => temp.place(to)?,
-            (None, Some(file)) => sys::node::link_fd(file.as_fd(), to)?,
+            (Some(temp), _) => temp.place(first)?,
+            (None, Some(file)) => sys::node::link_fd(file.as_fd(), first)?,
             (None, None) => return Err(Errno::IO),
         }
-        drop(opened_up);
+        if let Some(entry) = entry {
+            node.set_index(entry);
+            self.note_indexed(upper_ino, node);
+        }
         node.move_to_upper(&mut place);
         node.settle();
-        if let Some(ino) = new_ino {
-            node.set_ino(self.shown_ino(LayerId::UPPER, ino));
+        if !source.has_lasting_origin() {
+            node.set_ino(self.shown_ino(LayerId::UPPER, upper_ino));
         }
         if let Some(file) = copy.file.map(Arc::new) {
             node.opens().iter().for_each(|open| open.adopt(&file));
         }
+        // The copy is there in any case; its name may have to wait for the next change.
+        let linked = self.link_up(node, &place, parent, name);
+        drop(opened_up);
         drop(place);
-        if let Some(listing) = &mut *dir.listing.write() {
+        if linked.is_ok()
+            && let Some(listing) = &mut *dir.listing.write()
+        {
             listing.set_upper(name, stat.kind().dirent_type() as u8, true);
         }
         let done = restore_attributes(to, stat, at, &before);
         // Not before: the kernel would keep what it read in between.
         self.attributes_changed(node);
-        match new_ino {
-            None => self.attributes_changed(parent),
+        match source.has_lasting_origin() {
+            true => self.attributes_changed(parent),
             // The name now shows another inode number.
-            Some(_) => self.listing_changed(parent),
+            false => self.listing_changed(parent),
         }
-        done
+        linked.and(done)
     }
 
     /// Opens the regular file `at` of a lower layer for reading, without
@@ -323,12 +369,6 @@ impl Fs {
 /// A file in which it does not pay to look for holes or for blocks that could be shared.
 fn is_small_and_dense(stat: &Stat) -> bool {
     stat.size <= SMALL_FILE && stat.blocks * 512 >= stat.size
-}
-
-/// Whether the object keeps its inode number when it is copied up: a lower file
-/// with several names gets a copy for each (`fs/overlayfs/inode.c: ovl_getattr`).
-fn has_lasting_origin(stat: &Stat) -> bool {
-    stat.kind() == Kind::Dir || stat.nlink == 1
 }
 
 /// Gives the new copy `to` its final mode, and its directory `dir` the times it had `before`.

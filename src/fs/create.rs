@@ -108,7 +108,8 @@ impl Fs {
             }
             made => made?,
         };
-        if matches!(what, What::Dir) && parent.is_merged() && self.makes_redirects() {
+        let spares = self.makes_redirects() || self.has_index();
+        if matches!(what, What::Dir) && parent.is_merged() && spares {
             self.spare_lookups(upper, at);
         }
         let entry = self.enter_made(&parent, new.name, at)?;

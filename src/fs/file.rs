@@ -358,7 +358,7 @@ impl Fs {
         }
         let needed = !matches!(node.kind, Kind::File | Kind::Symlink)
             || self.copying.contains_key(&node.id)
-            || (stat.nlink > 1 && node.in_upper())
+            || (stat.nlink > 1 && node.in_upper() && !node.is_indexed())
             || !opens.is_empty();
         // Else only a path descriptor can lead here, until the kernel forgets the object.
         let large = node.in_upper() && stat.blocks > KEPT_BLOCKS;

@@ -37,6 +37,8 @@ impl Fs {
         let to = At::new(parent_fd.as_fd(), name);
         let mut place = node.place.write();
         let stat = self.at_place(&node, &place, |from, _| {
+            let links = self.stat_at(&node, from)?.nlink;
+            self.count_links(&node, links)?;
             if !from.is_fd() && self.shows_other_ino(&node, from)? {
                 self.set_impure(&parent)?;
             }
@@ -48,7 +50,7 @@ impl Fs {
                 }
                 done => done?,
             }
-            sys::stat::stat(to)
+            self.stat_at(&node, from)
         })?;
         if place.is_some() {
             node.move_to_upper(&mut place);

@@ -1,8 +1,9 @@
 //! LOOKUP and FORGET: names to nodes and back.
 
+use super::index::Indexed;
 use super::node::{Link, Node};
 use super::resolve::Resolved;
-use super::{Entry, Fs};
+use super::{Entry, Fs, HardLinks};
 use crate::sys::{self, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use std::sync::atomic::Ordering;
@@ -67,21 +68,9 @@ impl Fs {
     pub(super) fn enter(&self, parent: &Arc<Node>, name: &[u8], object: Resolved) -> Result<Entry> {
         let (stat, layer) = (object.stat, object.layer);
         let link = Link { parent: Arc::clone(parent), name: name.into() };
-        let ino = self.ino_of(parent, name, &object)?;
-        let shared = is_shared(&object);
-        let stack = (stat.kind() == Kind::Dir).then_some(object.stack);
-        let made = || {
-            let id = self.nodes.next_id();
-            let node = Arc::new(Node::new(id, stat.kind(), ino, layer, Some(link.clone()), stack));
-            if !layer.is_upper() {
-                node.learn_protection(stat.protection);
-            }
-            self.nodes.insert(Arc::clone(&node));
-            node
-        };
-        let node = match shared {
-            true => self.hard_link_node(stat.ino, made),
-            false => made(),
+        let node = match self.shared_by(&object) {
+            Some(key) => self.hard_link_node(key, &link, object)?,
+            None => self.insert_node(self.new_node(&link, object, None)?),
         };
         self.revive(&node);
         if let Some(existing) = self.names.link(&node, link) {
@@ -92,21 +81,68 @@ impl Fs {
             self.attributes_changed(parent);
             return self.entry(node);
         }
+        if node.is_indexed() || node.layer() != layer {
+            return self.entry(node);
+        }
         Ok(Entry { id: node.id, attr: self.shown(&node, stat) })
     }
 
-    /// The node of the upper file `ino`, which has several names: the one that
-    /// is known under another of them, with one more lookup, or else `made`.
-    /// The lock makes sure that there is only one.
-    fn hard_link_node(&self, ino: u64, made: impl FnOnce() -> Arc<Node>) -> Arc<Node> {
-        let mut links = self.hard_links.lock();
-        let known = links.get(&ino).and_then(Weak::upgrade);
-        let known = known.filter(|node| !node.is_removed() && node.grab());
-        known.unwrap_or_else(|| {
-            let node = made();
-            insert_weak(&mut links, ino, &node);
-            node
-        })
+    /// A node for the object that `link` names.
+    fn new_node(&self, link: &Link, object: Resolved, indexed: Option<Indexed>) -> Result<Node> {
+        let ino = self.ino_of(&link.parent, &link.name, &object, indexed.as_ref())?;
+        let (id, kind) = (self.nodes.next_id(), object.stat.kind());
+        let stack = (kind == Kind::Dir).then_some(object.stack);
+        let layer = if indexed.is_some() { LayerId::UPPER } else { object.layer };
+        let node = Node::new(id, kind, ino, layer, Some(link.clone()), stack);
+        if !layer.is_upper() {
+            node.learn_protection(object.stat.protection);
+        }
+        if let Some(indexed) = indexed {
+            node.set_index(indexed.name);
+        }
+        Ok(node)
+    }
+
+    fn insert_node(&self, node: Node) -> Arc<Node> {
+        let node = Arc::new(node);
+        self.nodes.insert(Arc::clone(&node));
+        node
+    }
+
+    /// By what the node of `object` is found under its other names, if it can have some: an upper
+    /// file, or a lower one that keeps its links.
+    fn shared_by(&self, object: &Resolved) -> Option<(u16, u64)> {
+        let stat = &object.stat;
+        let fs = match object.layer.is_upper() {
+            true if stat.kind() != Kind::Dir && stat.nlink > 1 => 0,
+            false if self.needs_index(stat) => self.lower(object.layer).ok()?.fs,
+            _ => return None,
+        };
+        Some((fs, stat.ino))
+    }
+
+    /// The node of a file that has several names: the one that is known under another of them,
+    /// with one more lookup, or else a new one. The lock makes sure that there is only one.
+    fn hard_link_node(&self, key: (u16, u64), link: &Link, object: Resolved) -> Result<Arc<Node>> {
+        if let Some(node) = known_link(&self.hard_links.lock(), key) {
+            return Ok(node);
+        }
+        loop {
+            let version = self.index_version();
+            let indexed = self.find_indexed(&link.parent, &link.name, &object)?;
+            let key = indexed.as_ref().map_or(key, |indexed| (0, indexed.stat.ino));
+            let made = self.new_node(link, object.clone(), indexed)?;
+            let mut links = self.hard_links.lock();
+            if let Some(node) = known_link(&links, key) {
+                return Ok(node);
+            }
+            // Else it was perhaps copied up, and forgotten, since we looked.
+            if version == self.index_version() {
+                let node = self.insert_node(made);
+                insert_weak(&mut links, key, &node);
+                return Ok(node);
+            }
+        }
     }
 
     /// A file that lost its last known name has one again.
@@ -121,7 +157,7 @@ impl Fs {
 
     /// Notes that `node` is the upper file `ino`, which has several links.
     pub(super) fn note_hard_link(&self, ino: u64, node: &Arc<Node>) {
-        insert_weak(&mut self.hard_links.lock(), ino, node);
+        insert_weak(&mut self.hard_links.lock(), (0, ino), node);
     }
 
     /// Drops `n` lookups of the node `id`.
@@ -165,17 +201,18 @@ impl Fs {
     }
 }
 
+/// The live node that is known by `key`, with one more lookup.
+fn known_link(links: &HardLinks, key: (u16, u64)) -> Option<Arc<Node>> {
+    let known = links.get(&key).and_then(Weak::upgrade);
+    known.filter(|node| !node.is_removed() && node.grab())
+}
+
 /// Enters a node, and makes room by dropping dead ones first.
-fn insert_weak(links: &mut hashbrown::HashMap<u64, Weak<Node>>, ino: u64, node: &Arc<Node>) {
+fn insert_weak(links: &mut HardLinks, key: (u16, u64), node: &Arc<Node>) {
     if links.len() == links.capacity() {
         links.retain(|_, node| node.strong_count() > 0);
     }
-    links.insert(ino, Arc::downgrade(node));
-}
-
-/// An upper file that other names may lead to as well.
-fn is_shared(object: &Resolved) -> bool {
-    object.layer.is_upper() && object.stat.kind() != Kind::Dir && object.stat.nlink > 1
+    links.insert(key, Arc::downgrade(node));
 }
 
 /// A node that a request works on, held by one lookup that ends with it.

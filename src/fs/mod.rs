@@ -26,6 +26,7 @@ pub mod budget;
 pub mod copy_up;
 pub mod create;
 pub mod file;
+pub mod index;
 pub mod link;
 pub mod lookup;
 pub mod node;
@@ -74,6 +75,9 @@ pub struct Entry {
     pub attr: Stat,
 }
 
+/// Nodes of files with several links, by file system and inode number.
+type HardLinks = hashbrown::HashMap<(u16, u64), Weak<Node>>;
+
 /// Tells the kernel that something it caches is no longer true.
 pub trait Notify: Send + Sync {
     /// The attributes of node `id` changed.
@@ -94,8 +98,10 @@ pub struct Fs {
     topology: paths::Topology,
     /// Nodes being copied up, each with its latch.
     copying: DashMap<u64, Arc<Mutex<()>>>,
-    /// Upper files with several links, by inode number.
-    hard_links: Mutex<hashbrown::HashMap<u64, Weak<Node>>>,
+    /// Files of upper with several links, and with an index those of the lower layers.
+    hard_links: Mutex<HardLinks>,
+    /// How often an entry was added to the index.
+    index_version: AtomicU64,
     open_files: DashMap<u64, Arc<file::OpenFile>>,
     next_handle: AtomicU64,
     /// One reference more for each descriptor that is kept in case a path descriptor is reopened.
@@ -139,6 +145,7 @@ impl Fs {
             topology: paths::Topology::default(),
             copying: DashMap::new(),
             hard_links: Mutex::default(),
+            index_version: AtomicU64::new(0),
             open_files: DashMap::new(),
             next_handle: AtomicU64::new(1),
             kept: Arc::default(),

@@ -26,6 +26,7 @@ pub const ROOT_ID: u64 = 1;
 
 /// In place of a number of lookups: the node is out of the tables, or about to be.
 const DEAD: u32 = u32::MAX;
+
 /// So many lookups that they are no longer counted: the node stays until the mount ends.
 const IMMORTAL: u32 = u32::MAX - 1;
 
@@ -37,6 +38,8 @@ const PROTECTION_KNOWN: u8 = 2;
 const APPEND: u8 = 4;
 /// It is immutable.
 const IMMUTABLE: u8 = 8;
+/// It has an index entry, whose name is in [`More::index`].
+const INDEXED: u8 = 16;
 
 /// One object of the merged view. There are millions: every byte counts.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ pub struct Node {
     ino: AtomicU64,
     /// The layer it is in (or was, before it was removed); changed to upper, never back.
     layer: AtomicU16,
-    /// [`REMOVED`], and what it forbids.
+    /// [`REMOVED`], [`INDEXED`], and what it forbids.
     flags: AtomicU8,
     /// Lookups the kernel counts, or [`DEAD`]; changed under the lock of `links`.
     lookups: AtomicU32,
@@ -104,6 +107,18 @@ struct More {
     /// Further hard links.
     links: Vec<Link>,
     opens: Vec<Arc<OpenFile>>,
+    /// The name of its entry in `work/index`.
+    index: Option<Box<[u8]>>,
+}
+
+impl Links {
+    /// Gives the memory of the rarer part back when it holds nothing.
+    fn drop_empty(&mut self) {
+        let empty = |m: &More| m.links.is_empty() && m.opens.is_empty() && m.index.is_none();
+        if self.more.as_deref().is_some_and(empty) {
+            self.more = None;
+        }
+    }
 }
 
 /// The part of a node that only directories have.
@@ -240,6 +255,36 @@ impl Node {
         let (Ok(_) | Err(_)) = self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
     }
 
+    /// Notes that the object has the index entry `name` from now on; the caller has the lock on
+    /// `place`, or the only reference.
+    pub fn set_index(&self, name: Vec<u8>) {
+        self.links.lock().more.get_or_insert_default().index = Some(name.into());
+        self.flags.fetch_or(INDEXED, Ordering::Release);
+    }
+
+    /// Notes that the index entry is gone; the caller has the lock on `place`.
+    pub fn drop_index(&self) {
+        self.flags.fetch_and(!INDEXED, Ordering::Release);
+        let mut links = self.links.lock();
+        if let Some(more) = links.more.as_mut() {
+            more.index = None;
+        }
+        links.drop_empty();
+    }
+
+    /// Whether the object has an index entry.
+    pub fn is_indexed(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & INDEXED != 0
+    }
+
+    /// The name of the object's index entry, if it has one.
+    pub fn index(&self) -> Option<Box<[u8]>> {
+        match self.is_indexed() {
+            true => self.links.lock().more.as_ref()?.index.clone(),
+            false => None,
+        }
+    }
+
     /// The directory part.
     ///
     /// # Errors
@@ -343,10 +388,8 @@ impl Node {
         let mut links = self.links.lock();
         if let Some(more) = links.more.as_mut() {
             more.opens.retain(|f| !Arc::ptr_eq(f, file));
-            if more.opens.is_empty() && more.links.is_empty() {
-                links.more = None;
-            }
         }
+        links.drop_empty();
     }
 
     /// The open files.

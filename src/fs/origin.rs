@@ -2,48 +2,45 @@
 
 use super::Fs;
 use super::node::Node;
-use crate::format::{Namespace, OverlayName, origin::Origin};
-use crate::sys::{At, Result, handle, stat, xattr};
+use crate::format::origin::Origin;
+use crate::format::{Namespace, OverlayName};
+use crate::layer::origin;
+use crate::sys::{At, Result, stat, xattr};
 use crate::union::LayerId;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 impl Fs {
-    /// The inode number that the origin of the upper object `at` shows, if it
-    /// can be found and still names one file.
-    pub(super) fn origin_ino(&self, at: At<'_>) -> Result<Option<u64>> {
+    /// The inode number that the origin of the upper object `at` shows, if it can be found and
+    /// still names one file, or all names of it are those of an `indexed` one.
+    pub(super) fn origin_ino(&self, at: At<'_>, indexed: bool) -> Result<Option<u64>> {
         let name = OverlayName::Origin.full(self.layers.namespace);
         let Some(origin) = xattr::get(at, name)?.and_then(|v| Origin::decode(&v)) else {
             return Ok(None);
         };
-        let handle = handle::Handle { kind: origin.kind.into(), bytes: origin.handle };
-        for (i, fs) in self.layers.file_systems.iter().enumerate() {
-            let Some(fs) = fs.as_ref().filter(|fs| fs.uuid == origin.uuid) else { continue };
-            // A handle that no longer opens is no origin (`ovl_check_origin_fh`).
-            let Ok(fd) = handle::open(fs.anchor.as_fd(), &handle) else { continue };
-            let stat = stat::stat(At::fd(fd.as_fd()))?;
-            if stat.nlink == 1 {
-                return Ok(Some(self.ino_map.show(i as u16, stat.ino)));
+        match origin::find(origin, &self.layers.file_systems) {
+            Ok(Some((fs, stat))) if stat.nlink == 1 || indexed => {
+                Ok(Some(self.ino_map.show(fs, stat.ino)))
             }
+            // A handle that does not open is no origin (`ovl_check_origin_fh`).
+            Ok(_) | Err(_) => Ok(None),
         }
-        Ok(None)
     }
 
     /// The value of the origin attribute for the lower object `lower` of `layer`:
     /// its handle, or nothing where nobody could open one (`ovl_encode_real_fh`).
     pub(super) fn origin_value(&self, layer: LayerId, lower: At<'_>) -> Vec<u8> {
-        if self.layers.namespace == Namespace::User {
-            return Vec::new();
+        match self.layers.namespace {
+            Namespace::User => Vec::new(),
+            Namespace::Trusted => self.handle_value(layer, lower).unwrap_or_default(),
         }
-        let uuid = self
-            .lower(layer)
-            .ok()
-            .and_then(|l| self.layers.file_systems.get(usize::from(l.fs))?.as_ref())
-            .map_or([0; 16], |fs| fs.uuid);
-        let encoded = handle::encode(lower).ok().and_then(|h| {
-            Origin { uuid, kind: u8::try_from(h.kind).ok()?, handle: h.bytes }.encode()
-        });
-        encoded.unwrap_or_default()
+    }
+
+    /// The handle of the lower object `lower` of `layer` as attributes keep it, if it has one.
+    pub(super) fn handle_value(&self, layer: LayerId, lower: At<'_>) -> Option<Vec<u8>> {
+        let fs = usize::from(self.lower(layer).ok()?.fs);
+        let uuid = self.layers.file_systems.get(fs)?.as_ref().map_or([0; 16], |fs| fs.uuid);
+        origin::encode(lower, uuid).ok()?.encode()
     }
 
     /// Marks the upper directory of `dir` as one with children that have an origin.

@@ -188,6 +188,10 @@ impl Fs {
             return f(At::fd(kept.fd.as_fd()), node.layer());
         }
         let layer = node.layer();
+        // Whatever its names are, and whether they are in upper yet.
+        if let Some(name) = node.index() {
+            return f(At::new(self.upper()?.work.dir(), &name), layer);
+        }
         match node.link() {
             Some(Link { parent, name }) => {
                 let dir = self.dir_fd(&parent, layer)?;

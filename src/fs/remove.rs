@@ -18,6 +18,7 @@ impl Fs {
         let parent = self.nodes.get(parent)?;
         self.check_removing(&parent, name)?;
         self.wait_for_copy(&parent, name);
+        self.copy_up_indexed(&parent, name)?;
         self.copy_up(&parent, 0)?;
         let _names = self.lock_names(&parent)?;
         let child = self.child(&parent, name)?;
@@ -64,6 +65,7 @@ impl Fs {
     fn remove(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>) -> Result<()> {
         let stat = self.node_attr(node)?;
         let mut place = node.place.write();
+        self.link_up(node, &place, parent, name)?;
         let in_upper = node.in_upper();
         // What lies in a lower layer only takes a whiteout in any case.
         let below = !in_upper || self.visible_below(parent, name)?;
@@ -141,7 +143,8 @@ impl Fs {
         mut stat: Stat,
         kept: Option<Kept>,
     ) {
-        if self.names.unlink(node, parent, name) {
+        // An indexed one is used by its entry while it has names, known ones or not.
+        if self.names.unlink(node, parent, name) || node.is_indexed() && !self.lose_link(node) {
             return;
         }
         stat.nlink = match node.in_upper() && node.kind != Kind::Dir {

@@ -29,6 +29,12 @@ struct Spot<'a> {
     name: &'a [u8],
 }
 
+impl Spot<'_> {
+    fn link(self) -> Link {
+        Link { parent: Arc::clone(self.parent), name: self.name.into() }
+    }
+}
+
 /// One object of a rename, found under the locks.
 struct Side<'a> {
     child: Option<Child<'a>>,
@@ -75,6 +81,11 @@ impl Fs {
         check_target(&moved, &target, flags)?;
         check_copied(&moved)?;
         self.check_movable(&moved)?;
+        for (side, spot) in [(&source, old), (&target, new)] {
+            if let Some(child) = &side.child {
+                self.link_up(&child.node, &child.node.place.write(), spot.parent, spot.name)?;
+            }
+        }
         match exchange {
             true => self.exchange((old, source), (new, target), topology.as_ref()),
             false => self.replace((old, source), (new, target), topology.as_ref()),
@@ -88,8 +99,14 @@ impl Fs {
         let moved = || std::iter::once(&source).chain(&target).map(|c| &c.node);
         moved().try_for_each(|n| self.check_movable(n))?;
         self.copy_up(new.parent, 0)?;
-        for node in moved() {
-            self.copy_up(node, u64::MAX)?;
+        let sides = std::iter::once((&source, old)).chain(target.iter().map(|t| (t, new)));
+        for (child, spot) in sides {
+            self.copy_up_as(&child.node, Some(spot.link()), u64::MAX)?;
+            // Another name of it may have been copied up before.
+            self.copy_up(spot.parent, 0)?;
+        }
+        if !exchange {
+            self.copy_up_indexed(new.parent, new.name)?;
         }
         let dirs = moved().any(|n| n.kind == Kind::Dir);
         Ok(dirs)
@@ -201,8 +218,7 @@ impl Fs {
     }
 
     fn give_name(&self, node: &Arc<Node>, spot: Spot<'_>) {
-        let link = Link { parent: Arc::clone(spot.parent), name: spot.name.into() };
-        if let Some(other) = self.names.link(node, link) {
+        if let Some(other) = self.names.link(node, spot.link()) {
             log::error!("nodes {} and {} claim one name", node.id, other.id);
             self.forget(other.id, 1);
         }

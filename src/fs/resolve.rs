@@ -2,6 +2,7 @@
 //! and lets [`union::lookup`](crate::union::lookup) decide.
 
 use super::Fs;
+use super::index::Indexed;
 use super::node::{Dir, LowerDir, Node};
 use crate::format::{Namespace, Redirect};
 use crate::layer::facts::{self, Found, Reading};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// An object of the merged view, before it has a node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Resolved {
     /// The topmost layer that holds it.
     pub layer: LayerId,
@@ -136,7 +137,7 @@ impl Fs {
         facts::gather(At::new(dir.as_fd(), name), reading)
     }
 
-    fn gather_lower(
+    pub(super) fn gather_lower(
         &self,
         parent: &Node,
         layer: LayerId,
@@ -190,7 +191,13 @@ impl Fs {
     }
 
     /// The inode number that an object shows, which stays its own when it is copied up.
-    pub(super) fn ino_of(&self, parent: &Node, name: &[u8], object: &Resolved) -> Result<u64> {
+    pub(super) fn ino_of(
+        &self,
+        parent: &Node,
+        name: &[u8],
+        object: &Resolved,
+        indexed: Option<&Indexed>,
+    ) -> Result<u64> {
         let lower = object.stack.first().map(|d| d.layer).zip(object.stack_ino);
         if let Some((layer, ino)) = lower {
             return Ok(self.shown_ino(layer, ino));
@@ -200,9 +207,15 @@ impl Fs {
             && self.layers.namespace == Namespace::Trusted
         {
             let dir = self.dir_fd(parent, LayerId::UPPER)?;
-            if let Some(ino) = self.origin_ino(At::new(dir.as_fd(), name))? {
+            if let Some(ino) = self.origin_ino(At::new(dir.as_fd(), name), indexed.is_some())? {
                 return Ok(ino);
             }
+        }
+        // Without privileges the other names could not find the lower file's number again.
+        if let Some(indexed) = indexed
+            && (object.layer.is_upper() || self.layers.namespace == Namespace::User)
+        {
+            return Ok(self.shown_ino(LayerId::UPPER, indexed.stat.ino));
         }
         Ok(self.shown_ino(object.layer, object.stat.ino))
     }

@@ -11,8 +11,10 @@
 
 pub mod facts;
 pub mod fds;
+pub mod index;
 pub mod instance;
 pub mod open;
+pub mod origin;
 pub mod overlap;
 pub mod work;
 
@@ -46,6 +48,8 @@ pub struct Upper {
     pub work: Work,
     /// The namespace of overlay's attributes.
     pub namespace: Namespace,
+    /// The work directory is `work/index`, and keeps a link of every lower hard link that was copied up.
+    pub has_index: bool,
     /// The work directory that was given, locked while mounted (as `root` is).
     _work_lock: OwnedFd,
 }

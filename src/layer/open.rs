@@ -4,11 +4,11 @@
 //! is mounted, and told in one sentence.
 
 use super::overlap::{self, Member};
-use super::work::{Abilities, Work, remove_tree};
-use super::{Lower, Upper, facts, instance};
+use super::work::{Abilities, Work, make_dir, remove_tree};
+use super::{Lower, Upper, facts, index, instance};
 use crate::config::{Config, Fsync, MAX_LOWERS, Uuid};
 use crate::error::{Failure, MountError};
-use crate::format::{Namespace, OverlayName, acl};
+use crate::format::{Namespace, OverlayName};
 use crate::sys::{self, At, Errno, handle, identity, xattr};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -100,17 +100,17 @@ fn open_checked(
     let lowers = lowers
         .into_iter()
         .map(|lower| finish_lower(lower, config, namespace, &mut file_systems))
-        .collect::<Result<_>>()?;
-    let upper = match (upper, work) {
-        (Some(upper), Some(work)) => {
-            overlap::check_mountpoint(&config.mountpoint, &member("upper layer", &upper))?;
-            Some(finish_upper(upper, work, namespace, config)?)
-        }
-        _ => None,
-    };
+        .collect::<Result<Vec<_>>>()?;
     if config.uuid == Uuid::Off {
         forget_uuid(&mut file_systems);
     }
+    let upper = match (upper, work) {
+        (Some(upper), Some(work)) => {
+            overlap::check_mountpoint(&config.mountpoint, &member("upper layer", &upper))?;
+            Some(finish_upper((upper, work), namespace, config, (&lowers, &file_systems))?)
+        }
+        _ => None,
+    };
     Ok(Layers { upper, lowers, namespace, file_systems })
 }
 
@@ -257,17 +257,27 @@ fn finish_lower(
 }
 
 fn finish_upper(
-    upper: Opened<'_>,
-    work: Opened<'_>,
+    (upper, work): (Opened<'_>, Opened<'_>),
     namespace: Namespace,
     config: &Config,
+    (lowers, file_systems): (&[Lower], &[Option<FileSystem>]),
 ) -> Result<Upper> {
     lock(&upper, "upper layer", Failure::Layer)?;
     lock(&work, "work directory", Failure::Work)?;
     let dir = prepare_work(&work, config.fsync)?;
     let abilities = probe(&upper, dir.as_fd(), namespace)?;
-    let work_dir = Work::new(dir, abilities);
-    let finished = Upper { root: upper.fd, work: work_dir, namespace, _work_lock: work.fd };
+    let owner = index::Owner {
+        work: (work.fd.as_fd(), work.path),
+        upper: (upper.fd.as_fd(), upper.path),
+        lowers,
+        file_systems,
+        namespace,
+    };
+    let index = if config.index { index::open(&owner)? } else { None };
+    let has_index = index.is_some();
+    let work_dir = Work::new(index.unwrap_or(dir), abilities);
+    let finished =
+        Upper { root: upper.fd, work: work_dir, namespace, has_index, _work_lock: work.fd };
     if let Err(e) = instance::identify(&finished, config.uuid) {
         log::warn!("upper layer {} gets no identifier: {e}", upper.path.display());
     }
@@ -307,24 +317,14 @@ fn prepare_work(work: &Opened<'_>, fsync: Fsync) -> Result<OwnedFd> {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(e) => return Err(fail(e)),
     }
-    // The kernel's has mode 0; without privileges we could not use that.
-    let mode = if identity::may_chown() { 0 } else { 0o700 };
-    rustix::fs::mkdirat(&work.fd, c"work", Mode::from_raw_mode(0o700)).map_err(fail)?;
-    // What is built there must not inherit anything (`ovl_workdir_create`).
-    for name in [acl::DEFAULT, acl::ACCESS] {
-        match xattr::remove(At::new(work.fd.as_fd(), b"work"), name) {
-            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-            Err(e) => return Err(fail(e)),
-        }
-    }
-    sys::node::chmod(At::new(work.fd.as_fd(), b"work"), mode).map_err(fail)?;
+    let dir = make_dir(work.fd.as_fd(), b"work").map_err(fail)?;
     if fsync == Fsync::Volatile {
         let path = ["work/incompat", "work/incompat/volatile", "work/incompat/volatile/dirty"];
         for dir in path {
             rustix::fs::mkdirat(&work.fd, dir, Mode::from_raw_mode(0o700)).map_err(fail)?;
         }
     }
-    sys::node::open_dir_path(work.fd.as_fd(), b"work").map_err(fail)
+    Ok(dir)
 }
 
 /// Refuses a work directory that holds marks of features unknown here, or of a

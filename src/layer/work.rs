@@ -5,7 +5,8 @@
 //! mount. The one inode that all whiteouts share stays in it as `#N`, as the
 //! kernel's does.
 
-use crate::sys::{self, At, Errno, Kind, Result};
+use crate::format::acl;
+use crate::sys::{self, At, Errno, Kind, Result, identity, xattr};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -176,6 +177,25 @@ impl Work {
     fn rename(&self, from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<()> {
         rustix::fs::renameat_with(from.dir, from.name, to.dir, to.name, flags)
     }
+}
+
+/// Makes the directory `name` in the work directory `parent`, for nobody but us, and opens it.
+///
+/// # Errors
+/// `EEXIST`, and the others of mkdirat(2) and openat2(2).
+pub fn make_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
+    // What is built there must not inherit anything (`ovl_workdir_create`).
+    for acl in [acl::DEFAULT, acl::ACCESS] {
+        match xattr::remove(At::new(parent, name), acl) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    // The kernel's has mode 0; without privileges we could not use that.
+    let mode = if identity::may_chown() { 0 } else { 0o700 };
+    sys::node::chmod(At::new(parent, name), mode)?;
+    sys::node::open_dir_path(parent, name)
 }
 
 /// Checks that the upper directory `dir`, which is about to be removed with all
