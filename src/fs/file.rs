@@ -13,7 +13,7 @@ use crate::sys::identity::{self, Privilege};
 use crate::sys::{self, At, Errno, Kind, Result, Stat, data};
 use crate::union::LayerId;
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, Gid, Mode, OFlags, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -86,19 +86,20 @@ impl Fs {
         }
         let backing = self.open_backing(&node, access)?;
         if truncate && let Some(fd) = &backing.fd {
-            self.cut(fd, access, &node, caller)?;
+            self.cut(&node, fd, access, caller)?;
         }
         Ok(self.add_file(node, flags, backing))
     }
 
     /// Empties a file that is opened with `O_TRUNC`.
-    fn cut(&self, fd: &OwnedFd, access: OFlags, node: &Node, caller: Caller) -> Result<()> {
-        if access != OFlags::RDONLY {
-            return with_rights_of(caller, || rustix::fs::ftruncate(fd, 0));
+    fn cut(&self, node: &Node, fd: &OwnedFd, access: OFlags, caller: Caller) -> Result<()> {
+        let cut =
+            |fd: &OwnedFd| self.change_data(node, fd, caller, || rustix::fs::ftruncate(fd, 0));
+        match access {
+            // O_RDONLY | O_TRUNC: Linux truncates all the same.
+            OFlags::RDONLY => cut(&self.on(node, |at, _| sys::node::open(at, OFlags::WRONLY))?),
+            _ => cut(fd),
         }
-        // O_RDONLY | O_TRUNC: Linux truncates all the same.
-        let writable = self.on(node, |at, _| sys::node::open(at, OFlags::WRONLY))?;
-        with_rights_of(caller, || rustix::fs::ftruncate(&writable, 0))
     }
 
     /// Adds a file that was just created and opened as `fd`; its handle.
@@ -225,16 +226,18 @@ impl Fs {
         let file = self.file(handle)?;
         let fd = self.backing(&file)?;
         match unprivileged {
-            Some(caller) => self.change_data(&file, &fd, caller, || write_some(&fd, offset, bytes)),
+            Some(caller) => {
+                self.change_data(&file.node, &fd, caller, || write_some(&fd, offset, bytes))
+            }
             None => write_some(&fd, offset, bytes),
         }
     }
 
-    /// Changes the data of `file`, open as `fd`, by `change`, so that set-id bits go where they
+    /// Changes the data of `node`, open as `fd`, by `change`, so that set-id bits go where they
     /// would for the caller's own call. The kernel leaves them to us, and must learn of it.
     fn change_data<T>(
         &self,
-        file: &OpenFile,
+        node: &Node,
         fd: &OwnedFd,
         caller: Caller,
         change: impl FnOnce() -> Result<T>,
@@ -246,7 +249,7 @@ impl Fs {
             drop_set_id(fd, caller)?;
             Err(failed)
         });
-        self.attributes_changed(&file.node);
+        self.attributes_changed(node);
         done
     }
 
@@ -308,7 +311,7 @@ impl Fs {
         refuse(protection.immutable || protection.append && !appends)?;
         let fd = self.backing(&file)?;
         let allocate = || data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length));
-        self.change_data(&file, &fd, caller, allocate)
+        self.change_data(&file.node, &fd, caller, allocate)
     }
 
     /// The next data (or hole) of node `id`, opened as `handle`, at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
@@ -340,7 +343,7 @@ impl Fs {
         refuse(self.protection(&file.node)?.immutable)?;
         let target = self.backing(&file)?;
         let (mut off_in, mut off_out) = (from.1, to.1);
-        self.change_data(&file, &target, caller, || {
+        self.change_data(&file.node, &target, caller, || {
             data::retry(|| {
                 let (off_in, off_out) = (Some(&mut off_in), Some(&mut off_out));
                 rustix::fs::copy_file_range(&source, off_in, &target, off_out, len)
@@ -376,7 +379,7 @@ impl Fs {
 /// below clears set-id bits where it would for the caller's own call.
 pub(super) fn with_rights_of<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -> Result<T> {
     match identity::may_chown() {
-        true => identity::as_user(caller.uid, caller.gid, Privilege::Caller, f),
+        true => identity::as_user(caller.uid, caller.gid, Privilege::Caller { pid: caller.pid }, f),
         false => f(),
     }
 }
@@ -389,7 +392,8 @@ fn drop_set_id(fd: &OwnedFd, caller: Caller) -> Result<()> {
     }
     let stat = rustix::fs::fstat(fd)?;
     let (mode, gid) = (stat.st_mode, stat.st_gid);
-    let in_group = || caller.gid == gid || identity::has_group(caller.pid, gid);
+    let in_group =
+        || caller.gid == gid || identity::groups_of(caller.pid).contains(&Gid::from_raw(gid));
     let kept = match mode & libc::S_IXGRP == 0 && in_group() {
         true => mode & libc::S_ISGID,
         false => 0,

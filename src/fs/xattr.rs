@@ -3,7 +3,7 @@
 use super::{Caller, Fs};
 use crate::format::Namespace;
 use crate::sys::identity::{self, Privilege};
-use crate::sys::{At, Errno, Result, stat, xattr};
+use crate::sys::{Errno, Result, xattr};
 use std::ffi::CString;
 
 impl Fs {
@@ -64,7 +64,7 @@ impl Fs {
         let stored = self.stored(name)?;
         self.copy_up(&node, u64::MAX)?;
         self.on(&node, |at, _| {
-            as_caller_for_acl(at, name, caller, || xattr::set(at, &stored, value, flags))
+            as_caller_for_acl(name, caller, || xattr::set(at, &stored, value, flags))
         })
     }
 
@@ -81,7 +81,7 @@ impl Fs {
             self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;
         }
         self.copy_up(&node, u64::MAX)?;
-        self.on(&node, |at, _| as_caller_for_acl(at, name, caller, || xattr::remove(at, &stored)))
+        self.on(&node, |at, _| as_caller_for_acl(name, caller, || xattr::remove(at, &stored)))
     }
 
     /// How the name that a user of the mount gives is stored.
@@ -98,31 +98,15 @@ fn is_acl(name: &[u8]) -> bool {
     name.starts_with(b"system.posix_acl_")
 }
 
-/// Changes an ACL of `at` as the caller, so that set-gid is cleared where it would be
+/// Changes an ACL as the caller, so that set-gid is cleared where it would be
 /// natively; an owner by capability only has no such rule.
-fn as_caller_for_acl(
-    at: At<'_>,
-    name: &[u8],
-    caller: Caller,
-    change: impl Fn() -> Result<()>,
-) -> Result<()> {
+fn as_caller_for_acl(name: &[u8], caller: Caller, change: impl Fn() -> Result<()>) -> Result<()> {
     if !is_acl(name) || !identity::may_chown() {
         return change();
     }
-    let gid = acting_group(at, caller)?;
-    match identity::as_user(caller.uid, gid, Privilege::Caller, &change) {
+    let privilege = Privilege::Caller { pid: caller.pid };
+    match identity::as_user(caller.uid, caller.gid, privilege, &change) {
         Err(Errno::PERM | Errno::ACCESS) => change(),
         done => done,
-    }
-}
-
-/// The group to change an ACL of `at` as: that of a set-gid file, if the caller is in it by
-/// a supplementary group.
-fn acting_group(at: At<'_>, caller: Caller) -> Result<u32> {
-    let stat = stat::stat(at)?;
-    let set_gid = stat.mode & libc::S_ISGID != 0;
-    match set_gid && caller.uid != 0 && identity::has_group(caller.pid, stat.gid) {
-        true => Ok(stat.gid),
-        false => Ok(caller.gid),
     }
 }

@@ -9,7 +9,8 @@
 
 use super::{Errno, Result};
 use rustix::fs::Mode;
-use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use rustix::process::Gid;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_thread_groups};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
@@ -24,9 +25,13 @@ pub enum Privilege {
     /// Keep the daemon's capabilities, as the kernel's overlayfs does: only
     /// the ownership of what is created follows the caller.
     Keep,
-    /// Have the caller's rights only (as setfsuid(2) itself does), so that the
-    /// file system below clears set-id bits where the caller's own call would.
-    Caller,
+    /// Have the rights of the caller, the thread `pid`, and no others (as
+    /// setfsuid(2) itself does), so that the file system below clears set-id
+    /// bits where the caller's own call would.
+    Caller {
+        /// As this process sees it; 0 when it does not.
+        pid: u32,
+    },
 }
 
 /// Runs `f` with the file system ids `uid` and `gid`.
@@ -44,7 +49,11 @@ pub fn as_user<T>(
         return f();
     }
     let caps = rustix::thread::capabilities(None)?;
-    let guard = Restore { own_uid, own_gid, caps };
+    let groups = match privilege {
+        Privilege::Keep => None,
+        Privilege::Caller { pid } => take_groups(pid)?,
+    };
+    let guard = Restore { own_uid, own_gid, groups, caps };
     set_fs_gid(gid)?;
     set_fs_uid(uid)?;
     if privilege == Privilege::Keep {
@@ -59,6 +68,7 @@ pub fn as_user<T>(
 struct Restore {
     own_uid: u32,
     own_gid: u32,
+    groups: Option<Vec<Gid>>,
     caps: CapabilitySets,
 }
 
@@ -66,6 +76,7 @@ impl Drop for Restore {
     fn drop(&mut self) {
         let back = set_fs_uid(self.own_uid)
             .and_then(|()| set_fs_gid(self.own_gid))
+            .and_then(|()| self.groups.as_deref().map_or(Ok(()), set_thread_groups))
             .and_then(|()| rustix::thread::set_capabilities(None, self.caps));
         if let Err(e) = back {
             // A thread that kept a caller's identity would answer other
@@ -169,16 +180,28 @@ fn is_mapped(map: &str, id: u32) -> bool {
     })
 }
 
-/// Whether the thread `pid` has the supplementary group `gid` (`Groups:` of its status, proc(5)).
-/// `false` when it cannot be read.
-pub fn has_group(pid: u32, gid: u32) -> bool {
+/// The supplementary groups of the thread `pid`; none when they cannot be read.
+pub fn groups_of(pid: u32) -> Vec<Gid> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    status.is_ok_and(|status| lists_group(&status, gid))
+    status.map(|status| listed_groups(&status)).unwrap_or_default()
 }
 
-fn lists_group(status: &str, gid: u32) -> bool {
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-    groups.is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)))
+/// The groups of `Groups:` in proc(5)'s status.
+fn listed_groups(status: &str) -> Vec<Gid> {
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().flat_map(str::parse).map(Gid::from_raw).collect()
+}
+
+/// Gives this thread the supplementary groups of the thread `pid`, in place of those it returns.
+fn take_groups(pid: u32) -> Result<Option<Vec<Gid>>> {
+    let own = rustix::process::getgroups()?;
+    match set_thread_groups(&groups_of(pid)) {
+        // A user namespace may forbid setgroups(2); it then maps no group that could matter.
+        Err(Errno::PERM) => Ok(None),
+        // Of a group without a mapping a number is shown that cannot be set.
+        Err(Errno::INVAL) => set_thread_groups(&[]).map(|()| Some(own)),
+        done => done.map(|()| Some(own)),
+    }
 }
 
 fn set_fs_uid(uid: u32) -> Result<()> {
@@ -211,8 +234,8 @@ mod tests {
     #[test]
     fn supplementary_groups() {
         let status = "Name:\tx\nGid:\t7\t7\t7\t7\nGroups:\t4 24 3050 \nNStgid:\t9\n";
-        assert!(lists_group(status, 3050) && lists_group(status, 4));
-        assert!(!lists_group(status, 7) && !lists_group("Name:\tx\n", 7));
+        assert_eq!(listed_groups(status), [4, 24, 3050].map(Gid::from_raw));
+        assert!(listed_groups("Name:\tx\n").is_empty());
     }
 
     #[test]
