@@ -98,6 +98,9 @@ impl Fs {
         let target = if exchange { Some(self.find(new)?) } else { None };
         let moved = || std::iter::once(&source).chain(&target).map(|c| &c.node);
         moved().try_for_each(|n| self.check_movable(n))?;
+        if source.node.kind == Kind::Dir && !exchange {
+            self.check_victim(new)?;
+        }
         self.copy_up(new.parent, 0)?;
         let sides = std::iter::once((&source, old)).chain(target.iter().map(|t| (t, new)));
         for (child, spot) in sides {
@@ -110,6 +113,20 @@ impl Fs {
         }
         let dirs = moved().any(|n| n.kind == Kind::Dir);
         Ok(dirs)
+    }
+
+    /// Checks that a directory that is to be replaced shows no entries, before anything is copied up.
+    fn check_victim(&self, spot: Spot<'_>) -> Result<()> {
+        let _names = spot.parent.dir()?.lock.read();
+        let victim = match self.child(spot.parent, spot.name) {
+            Err(Errno::NOENT) => return Ok(()),
+            found => found?,
+        };
+        if victim.node.is_pure_upper() {
+            return Ok(());
+        }
+        let _victims = victim.node.dir()?.lock.read();
+        self.check_empty(&victim.node)
     }
 
     fn find(&self, spot: Spot<'_>) -> Result<Child<'_>> {
