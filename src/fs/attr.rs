@@ -67,6 +67,9 @@ impl Fs {
         if let Some(size) = changes.size {
             self.truncate(&node, size, (changes.handle, cuts), caller)?;
         }
+        // Nothing in a directory is copied up meanwhile: its times of before would be put back,
+        // and those in between be reported.
+        let _entries = node.dir().ok().map(|dir| dir.lock.read());
         self.on(&node, |at, _| {
             if changes.uid.is_some() || changes.gid.is_some() {
                 sys::node::chown(at, changes.uid, changes.gid)?;

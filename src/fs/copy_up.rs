@@ -319,10 +319,16 @@ impl Fs {
         self.set_impure(parent)?;
         let entry = source.index.as_deref().map(entry_name);
         let first = entry.as_ref().map_or(to, |entry| At::new(upper.work.dir(), entry));
-        match (copy.temp, &copy.file) {
-            (Some(temp), _) => temp.place(first)?,
-            (None, Some(file)) => sys::node::link_fd(file.as_fd(), first)?,
-            (None, None) => return Err(Errno::IO),
+        let placed = match (copy.temp, &copy.file) {
+            (Some(temp), _) => temp.place(first),
+            (None, Some(file)) => sys::node::link_fd(file.as_fd(), first),
+            (None, None) => Err(Errno::IO),
+        };
+        if placed.is_err() {
+            drop(opened_up);
+            // Its mode may have been another for a moment.
+            self.attributes_changed(parent);
+            return placed;
         }
         if let Some(entry) = entry {
             node.set_index(entry);

@@ -116,8 +116,9 @@ impl Fs {
     ) -> Result<()> {
         match moving() {
             Err(Errno::ACCESS) if kind == Kind::Dir => {
+                let mode = crate::sys::stat::stat(at)?.mode;
                 crate::sys::node::chmod(at, 0o700)?;
-                moving()
+                moving().or_else(|failed| crate::sys::node::chmod(at, mode).and(Err(failed)))
             }
             done => done,
         }

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
-use crate::common::{Sandbox, sys};
+use crate::common::{Backend, Sandbox, backend, sys};
 
 mounted_tests! {
     [root userns]:
         exclusive_creation_has_one_winner, copy_up_of_one_file_by_many, mkdir_has_one_winner,
         each_in_its_own_directory, renames_of_one_name, lookups_during_changes, removal_by_several,
-        exchanges_lose_nothing, slow_copy_up_delays_nobody, copy_up_of_one_directory_by_many;
+        exchanges_lose_nothing, slow_copy_up_delays_nobody, copy_up_of_one_directory_by_many,
+        times_of_a_directory_during_copy_up;
 }
 
 /// Runs `work(number)` on `count` threads at once.
@@ -80,6 +81,34 @@ fn copy_up_of_one_directory_by_many(s: &mut Sandbox) {
     together(8, |number| m.write(format!("a/b/c/d/{number}"), ""));
     assert_eq!(m.names("a/b/c/d").len(), 8);
     assert_eq!(s.upper().names("a/b/c/d").len(), 8);
+}
+
+/// Copying up puts the times of the directory back. The kernel's overlayfs then loses a time that
+/// was set meanwhile; here none is lost.
+fn times_of_a_directory_during_copy_up(s: &mut Sandbox) {
+    const ROUNDS: usize = 300;
+    for path in (0..ROUNDS).flat_map(|round| [1, 2].map(|file| format!("{round}/{file}"))) {
+        s.lower().file(path, "x");
+    }
+    let m = s.mount();
+    if backend() == Backend::Kernel {
+        return;
+    }
+    for round in 0..ROUNDS {
+        let directory = round.to_string();
+        // The directory itself is in upper, and known to the client.
+        m.chmod(&directory, 0o775);
+        together(3, |number| match number {
+            0 => {
+                m.mtime(&directory, 1_234_567_890, 5).chmod(&directory, 0o755);
+            }
+            file => {
+                m.chmod(format!("{directory}/{file}"), 0o600);
+            }
+        });
+        assert_eq!(m.mtime_of(&directory), (1_234_567_890, 5), "{directory}");
+        assert_eq!(m.mode(&directory), 0o755, "{directory}");
+    }
 }
 
 fn each_in_its_own_directory(s: &mut Sandbox) {
