@@ -73,7 +73,7 @@ pub fn call(
         return Some("the kernel tries to copy up a removed directory, and fails by accident");
     }
     // Renaming a file to another name of its own does nothing and checks nothing.
-    let refused = ["ESTALE", "EACCES", "EPERM", "EINVAL", "EEXIST"].contains(&kernel);
+    let refused = ["ESTALE", "EINVAL"].contains(&kernel);
     if name == "rename" && circumstances.splits_inodes() && refused && ovlfuse == "ok" {
         return Some("without origin the kernel has two inodes for two names of a lower file");
     }
@@ -117,11 +117,16 @@ fn only_phantoms(kernel: &str, ovlfuse: &str) -> bool {
         && more.all(|entry| entry.ends_with(":CharacterDevice"))
 }
 
-/// Whether nothing can be compared after the call of `line`: the kernel copies up a removed fifo or
-/// device onto its whiteout, a removed directory onto a new one, and so puts the name back.
-pub fn brings_back(line: &Line, kernel: &str, ovlfuse: &str) -> bool {
+/// Whether nothing can be compared after the call of `line`.
+pub fn ends(line: &Line, kernel: &str, ovlfuse: &str, circumstances: Circumstances) -> bool {
+    // The kernel copies up a removed fifo or device onto its whiteout, a removed directory onto a
+    // new one, and so puts the name back.
     let changes = ["fchmod", "fchown", "futimens", "fsetxattr"].contains(&line.word(0));
-    changes && kernel == "ok" && ovlfuse == "EEXIST"
+    let brings_back = changes && kernel == "ok" && ovlfuse == "EEXIST";
+    // One of the kernel's two inodes of a file has the owner and mode of before.
+    let refused = |result: &str| ["EACCES", "EPERM"].contains(&result);
+    let differs = circumstances.splits_inodes() && kernel != ovlfuse;
+    brings_back || (differs && (refused(kernel) || refused(ovlfuse)))
 }
 
 /// Leaves out the word of `text` that starts with `field`.

@@ -82,14 +82,14 @@ impl Writer<'_> {
                 let target = self.rng.pick(&["a", "b", "nowhere", "c/d", "/nowhere/null"]);
                 vec!["symlink".into(), target.into(), new]
             }
-            36..46 => {
+            36..46 if self.links => {
                 let kind = if self.rng.chance(80) { Kind::File } else { Kind::Other };
                 let old = self.path(Some(kind));
                 self.remember(&new, kind);
                 let follow = self.rng.chance(10).then(|| "follow".to_owned());
                 [vec!["link".into(), old, new], follow.into_iter().collect()].concat()
             }
-            46..62 => vec!["unlink".into(), self.path(Some(Kind::File))],
+            36..62 => vec!["unlink".into(), self.path(Some(Kind::File))],
             62..65 => vec!["unlink".into(), self.path(None)],
             65..73 => vec!["rmdir".into(), self.path(Some(Kind::Dir))],
             73..77 => vec!["rmtree".into(), self.path(Some(Kind::Dir))],
@@ -261,7 +261,7 @@ impl Writer<'_> {
             35 => words(&["map", &slot, self.rng.pick(&["r", "rw"])]),
             36 => words(&[self.rng.pick(&["mapread", "unmap"]), &slot]),
             37 => words(&["mapwrite", &slot, "100", "50", &seed]),
-            38 => {
+            38 if self.links => {
                 let new = self.fresh();
                 self.remember(&new, Kind::File);
                 words(&["flink", &slot, &new])

@@ -28,6 +28,9 @@ enum Kind {
 struct Writer<'a> {
     rng: &'a mut Rng,
     context: Context,
+    /// Whether files get new names. Without origins the kernel then makes two inodes of one file,
+    /// and much has to be let pass.
+    links: bool,
     lines: Vec<Line>,
     /// Escaped paths, as they were named.
     paths: Vec<(String, Kind)>,
@@ -40,9 +43,12 @@ struct Writer<'a> {
 pub fn script(seed: u64, calls: usize, context: Context) -> Script {
     let mut rng = Rng::new(seed);
     let lowers = rng.pick(&[1, 1, 2, 2, 3, 3, 5, 8]);
+    let nested = std::env::var_os("OVLFUSE_DIFF_NESTED").is_some();
+    let links = (context == Context::root && !nested) || rng.chance(40);
     let mut writer = Writer {
         rng: &mut rng,
         context,
+        links,
         lines: Vec::new(),
         paths: Vec::new(),
         below: Vec::new(),
@@ -55,7 +61,6 @@ pub fn script(seed: u64, calls: usize, context: Context) -> Script {
             writer.push(&["compare"]);
         }
     }
-    let nested = std::env::var_os("OVLFUSE_DIFF_NESTED").is_some();
     Script { lowers, nested, options: options(), lines: writer.lines }
 }
 
