@@ -181,7 +181,8 @@ impl Fs {
         let link = wanted.cloned().or_else(|| node.link()).ok_or(Errno::EXIST)?;
         let (source, data) = self.on(node, |at, layer| {
             let stat = sys::stat::stat(at)?;
-            if self.overflow.covers(stat.uid, stat.gid) {
+            let has_mapping = || self.has_owner_with_mapping(at, stat.kind());
+            if self.overflow.covers(stat.uid, stat.gid, has_mapping) {
                 return Err(Errno::OVERFLOW);
             }
             let data = (stat.kind() == Kind::File).then(|| self.open_lower(at)).transpose()?;
@@ -360,6 +361,14 @@ impl Fs {
             false => self.listing_changed(parent),
         }
         linked.and(done)
+    }
+
+    /// Whether the object `at`, which shows the owner of those without a mapping in this user
+    /// namespace, has one with it: `O_NOATIME` is for nobody else. Only files and directories tell.
+    fn has_owner_with_mapping(&self, at: At<'_>, kind: Kind) -> bool {
+        let open = || sys::node::open(at, OFlags::RDONLY | OFlags::NOATIME);
+        let refused = |opened| matches!(opened, Err(Errno::PERM | Errno::ACCESS));
+        !matches!(kind, Kind::File | Kind::Dir) || !refused(self.with_descriptors(open))
     }
 
     /// Opens the regular file `at` of a lower layer for reading, without

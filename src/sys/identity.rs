@@ -146,26 +146,36 @@ fn has_capability(cap: CapabilitySet) -> bool {
 /// The ids that the kernel shows for owners without a mapping in this user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow {
-    uid: Option<u32>,
+    /// And whether the id is also that of an owner with a mapping.
+    uid: Option<(u32, bool)>,
     gid: Option<u32>,
 }
 
 impl Overflow {
-    /// Reads them; an overflow id that is mapped itself cannot be told from
-    /// the owner it stands for, and is not one then.
+    /// Reads them. A group's that is mapped itself cannot be told from the group it stands for,
+    /// and is not one then.
     pub fn read() -> Self {
         let read = |id: &str, map: &str| {
-            let id = std::fs::read_to_string(format!("/proc/sys/kernel/{id}")).ok()?;
-            let id = id.trim().parse().ok()?;
+            let id: u32 = std::fs::read_to_string(format!("/proc/sys/kernel/{id}"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()?;
             let map = std::fs::read_to_string(format!("/proc/self/{map}")).ok()?;
-            (!is_mapped(&map, id)).then_some(id)
+            // Where every id has a mapping none is without.
+            (!is_mapped(&map, u32::MAX - 1)).then(|| (id, is_mapped(&map, id)))
         };
-        Self { uid: read("overflowuid", "uid_map"), gid: read("overflowgid", "gid_map") }
+        let gid = read("overflowgid", "gid_map");
+        let gid = gid.and_then(|(id, mapped)| (!mapped).then_some(id));
+        Self { uid: read("overflowuid", "uid_map"), gid }
     }
 
-    /// Whether `uid` or `gid` stands for an owner without a mapping.
-    pub fn covers(&self, uid: u32, gid: u32) -> bool {
-        self.uid == Some(uid) || self.gid == Some(gid)
+    /// Whether `uid` or `gid` stands for an owner without a mapping; `has_mapping` tells for a
+    /// `uid` that may be one or the other.
+    pub fn covers(&self, uid: u32, gid: u32, has_mapping: impl FnOnce() -> bool) -> bool {
+        let uncovered = |mapped: bool| mapped && has_mapping();
+        let owner = self.uid.is_some_and(|(id, mapped)| id == uid && !uncovered(mapped));
+        owner || self.gid == Some(gid)
     }
 }
 
@@ -229,6 +239,15 @@ mod tests {
         assert!(is_mapped(map, 0) && is_mapped(map, 65536));
         assert!(!is_mapped(map, 65537));
         assert!(is_mapped("0 0 4294967295\n", 65534));
+    }
+
+    #[test]
+    fn owners_without_a_mapping() {
+        let certain = Overflow { uid: Some((9, false)), gid: Some(8) };
+        assert!(certain.covers(9, 0, || true) && certain.covers(0, 8, || true));
+        assert!(!certain.covers(8, 9, || false));
+        let either = Overflow { uid: Some((9, true)), gid: None };
+        assert!(either.covers(9, 0, || false) && !either.covers(9, 0, || true));
     }
 
     #[test]
