@@ -17,6 +17,7 @@ mod identity;
 mod limits;
 mod locks;
 mod lookup;
+mod mounting;
 mod open_files;
 mod parallel;
 mod privileges;
