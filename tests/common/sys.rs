@@ -179,3 +179,38 @@ impl Drop for Map {
         unsafe { libc::munmap(self.address, self.len) };
     }
 }
+
+/// `struct file_dedupe_range` of linux/fs.h, with one range to share.
+#[repr(C)]
+struct Dedupe {
+    from_offset: u64,
+    len: u64,
+    count: u16,
+    reserved: [u16; 3],
+    to: i64,
+    to_offset: u64,
+    shared: u64,
+    status: i32,
+    reserved_too: u32,
+}
+
+/// Lets the first `len` bytes of `to` share the room of those of `from` (`FIDEDUPERANGE`); the
+/// outcome for `to`: 0, or an errno negated.
+pub fn dedupe(from: impl AsFd, to: impl AsFd, len: u64) -> io::Result<i32> {
+    const FIDEDUPERANGE: libc::c_ulong = 0xc018_9436;
+    let to = i64::from(to.as_fd().as_raw_fd());
+    let mut range = Dedupe {
+        from_offset: 0,
+        len,
+        count: 1,
+        reserved: [0; 3],
+        to,
+        to_offset: 0,
+        shared: 0,
+        status: 0,
+        reserved_too: 0,
+    };
+    // SAFETY: the structure is of the size that `count` says.
+    check(unsafe { libc::ioctl(from.as_fd().as_raw_fd(), FIDEDUPERANGE, &raw mut range) })?;
+    Ok(range.status)
+}

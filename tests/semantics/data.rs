@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::Errno;
 
-use crate::common::{Sandbox, assert_errno, sys::Map};
+use crate::common::{Backend, Sandbox, assert_errno, backend, scratch, sys, sys::Map};
 
 mounted_tests! {
     [root userns user]:
@@ -18,7 +18,7 @@ mounted_tests! {
         read_only_mapping_of_lower, shared_mapping_of_lower_is_copied_up, fallocate_modes,
         fallocate_on_a_lower_file, wrong_descriptor_mode, copy_file_range_from_lower, sendfile_and_splice,
         direct_io, sync_in_every_form, executable_in_use, positioned_io, truncating_open_of_open_file,
-        timestamps_of_writes, vectored_io, file_of_five_gigabytes, concurrent_writes_to_one_file;
+        sharing_room_copies_nothing_up, sqlite_in_a_lower_database, timestamps_of_writes, vectored_io, file_of_five_gigabytes, concurrent_writes_to_one_file;
     [root]: copy_between_filesystems, reflink_upper;
 }
 
@@ -269,6 +269,65 @@ fn copy_between_filesystems(s: &mut Sandbox) {
     std::fs::copy(m.at("a"), s.scratch().at("out")).unwrap();
     assert!(m.read("in") == pattern(100_000));
     assert!(s.scratch().read("out") == pattern(300_000));
+}
+
+/// FUSE carries neither; copy_file_range(2) shares room where the layers' file system can.
+fn sharing_room_copies_nothing_up(s: &mut Sandbox) {
+    s.lower().file("low", pattern(65536));
+    s.upper().file("up", pattern(65536));
+    let m = s.mount();
+    let (from, to) = (m.open("up", OFlags::RDONLY), m.open("low", OFlags::RDONLY));
+    let shared = sys::dedupe(&from, &to, 65536);
+    match backend() {
+        Backend::Ovlfuse => assert_errno(shared, Errno::OPNOTSUPP),
+        Backend::Kernel => assert_eq!(shared.unwrap(), -Errno::PERM.raw_os_error()),
+    }
+    assert!(!s.upper().exists("low"));
+    let cloned = rustix::fs::ioctl_ficlone(m.open("new", OFlags::CREATE | OFlags::WRONLY), &from);
+    if backend() == Backend::Ovlfuse {
+        assert_errno(cloned, Errno::OPNOTSUPP);
+    }
+}
+
+/// Two connections, in both ways that SQLite writes, on a database that starts in the lower layer.
+fn sqlite_in_a_lower_database(s: &mut Sandbox) {
+    const MAKE: &str = "import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute('create table t(n integer, v blob)')
+db.executemany('insert into t values(?, randomblob(900))', [(n,) for n in range(500)])
+db.commit()";
+    const CHANGE: &str = "import sqlite3, sys
+one = sqlite3.connect(sys.argv[1])
+mode = one.execute('pragma journal_mode=' + sys.argv[2]).fetchone()[0]
+assert mode == sys.argv[2], mode
+one.execute('pragma mmap_size=1000000')
+other = sqlite3.connect(sys.argv[1])
+assert other.execute('select count(*), sum(n) from t').fetchone() == (500, 124750)
+for n in range(20):
+    one.execute('update t set v = randomblob(1900) where n % 20 = ?', (n,))
+    one.commit()
+    other.execute('update t set n = n + 1 where n >= 480')
+    other.commit()
+    assert one.execute('select sum(n) from t').fetchone()[0] == 124750 + 20 * (n + 1)
+other.execute('update t set n = n - 20 where n >= 480')
+other.commit()
+for db in one, other:
+    assert db.execute('pragma integrity_check').fetchone()[0] == 'ok'
+    db.close()";
+    let python = |script: &str, arguments: &[&std::ffi::OsStr]| {
+        scratch::run(std::process::Command::new("python3").args(["-c", script]).args(arguments));
+    };
+    for mode in ["delete", "wal"] {
+        python(MAKE, &[s.lower().at(mode).as_ref()]);
+    }
+    for _ in 0..2 {
+        let m = s.mount();
+        for mode in ["delete", "wal"] {
+            python(CHANGE, &[m.at(mode).as_ref(), mode.as_ref()]);
+        }
+        s.unmount();
+    }
+    s.mount();
 }
 
 fn sendfile_and_splice(s: &mut Sandbox) {
