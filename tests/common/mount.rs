@@ -62,8 +62,14 @@ impl Mount {
     pub fn new(backend: Backend, spec: Spec, log: &Path) -> Self {
         match backend {
             Backend::Kernel => {
-                mount_kernel(&spec)
-                    .unwrap_or_else(|error| panic!("kernel overlay: {error}: {spec:?}"));
+                // With `index=on` a mount that another test's child inherited counts until that execs.
+                wait::until("the kernel's overlay", || match mount_kernel(&spec) {
+                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => false,
+                    done => {
+                        done.unwrap_or_else(|error| panic!("kernel overlay: {error}: {spec:?}"));
+                        true
+                    }
+                });
                 Self { spec, daemon: None, mounted: true }
             }
             Backend::Ovlfuse => {

@@ -166,11 +166,17 @@ impl Sandbox {
     /// Mounts with the backend under test and gives the merged view.
     #[track_caller]
     pub fn mount(&mut self) -> Tree {
+        self.mount_as(backend())
+    }
+
+    /// Mounts with `backend`, whatever is under test.
+    #[track_caller]
+    pub fn mount_as(&mut self, backend: Backend) -> Tree {
         assert!(self.mounted.is_none(), "mounted twice");
         if self.untouched.is_empty() {
             self.untouched = self.lowers.iter().map(layer_snapshot).collect();
         }
-        self.mounted = Some(Mount::new(backend(), self.spec(), &self.root.join("log")));
+        self.mounted = Some(Mount::new(backend, self.spec(), &self.root.join("log")));
         self.merged()
     }
 

@@ -14,6 +14,7 @@ mod create;
 mod data;
 mod dot_wh;
 mod identity;
+mod index;
 mod limits;
 mod locks;
 mod lookup;
