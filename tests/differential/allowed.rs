@@ -177,6 +177,25 @@ pub fn upper(difference: &Difference, circumstances: Circumstances) -> Option<&'
     None
 }
 
+/// Why the link count of a directory may differ with `index=on`.
+pub fn dir_links(kernel: &str, ovlfuse: &str) -> Option<&'static str> {
+    let same = without(kernel, "nlink=") == without(ovlfuse, "nlink=");
+    (same && kernel.starts_with("Directory ")).then_some("another directory was copied up")
+}
+
+/// Why upper layers may differ so with `index=on`. The entries of the index are compared apart.
+pub fn aliases(difference: &Difference) -> Option<&'static str> {
+    let Difference { field, left, right, .. } = difference;
+    let entry = if left == "absent" { right } else { left };
+    let is_alias = entry.contains(".overlay.nlink=") || entry.contains("type=Directory");
+    if field == "entry" && [left, right].iter().any(|side| *side == "absent") && is_alias {
+        return Some("FUSE does not tell by which name a file is opened: another one is in upper");
+    }
+    let follows = field == "nlink" || field == "same inode as" || field.ends_with(".overlay.nlink");
+    let follows = follows || field.ends_with(".overlay.impure");
+    follows.then_some("it follows from that")
+}
+
 /// Whether what is left in work, counted by name, may differ so: the kernel leaves a temporary
 /// directory behind when it tries to copy up a removed directory.
 pub fn work(kernel: &BTreeMap<String, usize>, ovlfuse: &BTreeMap<String, usize>) -> bool {

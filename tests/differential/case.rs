@@ -132,7 +132,7 @@ impl Layers {
         View::of(upper, Look { layer: true, ..Look::default() })
     }
 
-    /// What is left in work, temporary names as `#`.
+    /// What is left in work, temporary names as `#`, entries of the index by what they are.
     fn work(&self) -> BTreeMap<String, usize> {
         let (_, work) = self.spec.upper.as_ref().expect("with an upper");
         let mut found = BTreeMap::new();
@@ -143,6 +143,7 @@ impl Layers {
             for entry in entries {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let name = if name.starts_with('#') { "#".into() } else { name };
+                let name = index_entry(&entry.path()).unwrap_or(name);
                 *found.entry(name).or_default() += 1;
                 if entry.file_type().expect("a type").is_dir() {
                     todo.push(entry.path());
@@ -160,8 +161,13 @@ impl<'a> Case<'a> {
         Self { place, circumstances, kernel: build("kernel"), ovlfuse: build("ovlfuse") }
     }
 
+    fn is_indexed(&self) -> bool {
+        self.kernel.spec.options.iter().any(|option| option == "index=on")
+    }
+
     fn look(&self, inodes: bool) -> Look {
-        Look { inodes, blocks: self.place.blocks, layer: false }
+        let any_dir_links = self.is_indexed();
+        Look { inodes, blocks: self.place.blocks, any_dir_links, layer: false }
     }
 
     fn run(&self, script: &Script) -> Option<Divergence> {
@@ -171,9 +177,13 @@ impl<'a> Case<'a> {
             Ok(None) => return None,
             Err(divergence) => return Some(divergence),
         };
+        let indexed = self.is_indexed();
         let layers = || {
             let (kernel, ovlfuse) = (self.kernel.upper(), self.ovlfuse.upper());
-            same("upper", &kernel, &ovlfuse, |one| allowed::upper(one, self.circumstances))
+            same("upper", &kernel, &ovlfuse, |one| {
+                allowed::upper(one, self.circumstances)
+                    .or_else(|| allowed::aliases(one).filter(|_| indexed))
+            })
         };
         let checks: [&dyn Fn() -> Option<Divergence>; 4] =
             [&layers, &|| self.work(), &|| self.remounted(&live), &|| self.across()];
@@ -185,7 +195,7 @@ impl<'a> Case<'a> {
 
     /// The state of ovlfuse's lower layers.
     fn lowers(&self) -> Vec<View> {
-        let look = Look { inodes: true, blocks: self.place.blocks, layer: false };
+        let look = Look { inodes: true, blocks: self.place.blocks, ..Look::default() };
         self.ovlfuse.lowers.iter().map(|lower| View::of(lower, look)).collect()
     }
 
@@ -213,7 +223,9 @@ impl<'a> Case<'a> {
             if allowed::ends(line, &theirs, &ours, self.circumstances) {
                 return Ok(None);
             }
-            if theirs != ours && allowed::call(line, &theirs, &ours, self.circumstances).is_none() {
+            let allowed = allowed::call(line, &theirs, &ours, self.circumstances)
+                .or_else(|| allowed::dir_links(&theirs, &ours).filter(|_| self.is_indexed()));
+            if theirs != ours && allowed.is_none() {
                 let text = format!("{line}\n  kernel  {theirs}\n  ovlfuse {ours}");
                 let kind = format!("call {}: {} / {}", line.word(0), sort(&theirs), sort(&ours));
                 return Err(Divergence::new(kind, text));
@@ -277,6 +289,19 @@ impl<'a> Case<'a> {
             same(what, &kernel, &ovlfuse, |one| allowed::merged(one, self.circumstances))
         })
     }
+}
+
+/// An entry of `work/index`, whose name no two layers share: its type and the links of the union.
+fn index_entry(path: &Path) -> Option<String> {
+    let mut value = [0; 16];
+    let names = ["trusted.overlay.nlink", "user.overlay.nlink"];
+    let get = |name| rustix::fs::lgetxattr(path, name, &mut value).ok();
+    let len = names.into_iter().find_map(get)?;
+    let text = std::str::from_utf8(&value[..len]).expect("a number");
+    let more: i64 = text.strip_prefix('U')?.parse().expect("a number");
+    let stat = rustix::fs::lstat(path).expect("an entry");
+    let links = i64::try_from(stat.st_nlink).expect("small") + more;
+    Some(format!("index entry: mode {:o}, {links} links", stat.st_mode))
 }
 
 /// The first word of a result, so that shrinking keeps to one kind of difference.

@@ -21,6 +21,8 @@ pub struct Look {
     pub inodes: bool,
     /// `st_blocks`.
     pub blocks: bool,
+    /// Link counts of directories may be anything: with `index=on` other ones are copied up.
+    pub any_dir_links: bool,
     /// A layer instead of a merged view: what need not be equal byte for byte is made so.
     pub layer: bool,
 }
@@ -174,6 +176,9 @@ fn fields(path: &Path, look: Look) -> (Option<Stat>, Fields) {
     for (index, word) in show_stat(&stat, look.blocks).split(' ').enumerate() {
         let positional = ["type", "mode", "owner"].get(index).map(|name| (*name, word));
         let (name, value) = positional.or_else(|| word.split_once('=')).expect("NAME=VALUE");
+        if look.any_dir_links && kind.is_dir() && name == "nlink" {
+            continue;
+        }
         fields.insert(name.into(), value.into());
     }
     if look.inodes {

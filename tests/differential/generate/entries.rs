@@ -43,7 +43,8 @@ impl Writer<'_> {
         let path = if self.rng.chance(50) { self.path(None) } else { self.fresh() };
         let path = if path == "." { self.name() } else { path };
         self.parents(layer, &path, named);
-        let kind = self.rng.below(100);
+        let link = self.linked_layers && !named.is_empty() && self.rng.chance(40);
+        let kind = if link { 64 } else { self.rng.below(100) };
         let seed = self.next_seed();
         match kind {
             0..34 => {

@@ -28,6 +28,8 @@ enum Kind {
 struct Writer<'a> {
     rng: &'a mut Rng,
     context: Context,
+    /// Whether many entries of the layers are hard links.
+    linked_layers: bool,
     /// Whether files get new names. Without origins the kernel then makes two inodes of one file,
     /// and much has to be let pass.
     links: bool,
@@ -49,6 +51,7 @@ pub fn script(seed: u64, calls: usize, context: Context) -> Script {
         rng: &mut rng,
         context,
         links,
+        linked_layers: options().iter().any(|option| option == "index=on"),
         lines: Vec::new(),
         paths: Vec::new(),
         below: Vec::new(),
