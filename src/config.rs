@@ -47,6 +47,9 @@ pub struct Config {
     pub redirect_dir: Option<RedirectDir>,
     /// Lower hard links stay links of one file when they are copied up (`index=on` of the kernel).
     pub index: bool,
+    /// The lower layers do not change between mounts (`xino=on`), so that a new directory may be
+    /// marked as one that nothing will ever lie below.
+    pub fixed_lowers: bool,
     /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
     pub dot_wh: bool,
     /// What the view shows otherwise than the layers have it.

@@ -34,6 +34,7 @@ pub struct Options {
     userxattr: bool,
     redirect_dir: Option<RedirectDir>,
     index: bool,
+    fixed_lowers: bool,
     dot_wh: bool,
     view: ViewOptions,
     /// Every owner and group is shown as 0 where nothing says otherwise.
@@ -60,6 +61,7 @@ impl Options {
             userxattr: false,
             redirect_dir: None,
             index: false,
+            fixed_lowers: false,
             dot_wh,
             view: ViewOptions::default(),
             squash_to_root: false,
@@ -245,9 +247,12 @@ impl Options {
         Ok(true)
     }
 
-    /// Inode numbers are always unique over all layers, which is what `xino=on` is for.
+    /// Inode numbers are always unique over all layers; `xino=on` promises fixed lowers as well
+    /// (`fs/overlayfs/ovl_entry.h: ovl_allow_offline_changes`).
     fn set_xino(&mut self, item: &Item<'_>) -> Result<(), MountError> {
-        if item.one_of(XINO)? {
+        let (unique, fixed_lowers) = item.one_of(XINO)?;
+        self.fixed_lowers = fixed_lowers;
+        if unique {
             return Ok(());
         }
         self.warnings.push(
@@ -350,6 +355,7 @@ impl Options {
             userxattr: self.userxattr,
             redirect_dir: self.redirect_dir,
             index: self.index,
+            fixed_lowers: self.fixed_lowers,
             dot_wh: self.dot_wh,
             view,
             mount,
@@ -387,8 +393,10 @@ const INDEX: &[(&str, bool)] = &[("off", false), ("on", true)];
 /// The values of `whiteouts=`: whether `.wh.` names count beside the kernel's whiteouts.
 const WHITEOUTS: &[(&str, bool)] = &[("kernel", false), ("dot_wh", true)];
 
-/// The values of `xino=`: whether it asks for what is done anyway.
-const XINO: &[(&str, bool)] = &[("auto", true), ("on", true), ("off", false)];
+/// The values of `xino=`: whether unique numbers are asked for, which they always are, and
+/// whether the lower layers are fixed.
+const XINO: &[(&str, (bool, bool))] =
+    &[("auto", (true, false)), ("on", (true, true)), ("off", (false, false))];
 
 /// The values of fuse-overlayfs's `threaded=`, as numbers of threads.
 const THREADED: &[(&str, usize)] = &[("0", 1), ("1", DEFAULT_THREADS)];

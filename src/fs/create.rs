@@ -108,8 +108,8 @@ impl Fs {
             }
             made => made?,
         };
-        let spares = self.makes_redirects() || self.has_index();
-        if matches!(what, What::Dir) && parent.is_merged() && spares {
+        let lowers_stay = self.fixed_lowers || self.makes_redirects() || self.has_index();
+        if matches!(what, What::Dir) && parent.is_merged() && lowers_stay {
             self.spare_lookups(upper, at);
         }
         let entry = self.enter_made(&parent, new.name, at)?;

@@ -111,6 +111,7 @@ pub struct Fs {
     listings: budget::Budget,
     redirects: RedirectDir,
     dot_wh: bool,
+    fixed_lowers: bool,
     fsync: Fsync,
     /// Ids that stand for an owner without a mapping, if there can be any.
     overflow: identity::Overflow,
@@ -137,6 +138,7 @@ impl Fs {
         let fs = Self {
             redirects: config.redirect_dir.unwrap_or(redirect::default_of(layers.namespace)),
             nodes: NodeTable::new(Arc::new(root)),
+            fixed_lowers: config.fixed_lowers,
             ino_map,
             layers,
             names: Names::default(),

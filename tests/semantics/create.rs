@@ -16,10 +16,23 @@ mounted_tests! {
     [root userns]:
         modes_come_out_as_asked, parents_keep_their_attributes, symlink_and_fifo_over_a_whiteout, link_over_a_whiteout,
         mkdir_over_existing, removed_directory_made_again_is_empty, mkdir_in_merged_is_not_opaque,
+        mkdir_under_xino_is_opaque,
         create_belongs_to_the_caller, setgid_directory_gives_its_group, setgid_is_kept_or_lost_as_natively,
         mknod_of_a_whiteout_is_refused, open_with_impossible_flags, create_needs_permission,
         create_in_a_removed_directory, default_acl_decides_the_mode, create_touches_the_parents_times;
     [root]: mknod_makes_devices;
+}
+
+fn mkdir_under_xino_is_opaque(s: &mut Sandbox) {
+    s.lower().dir("d");
+    s.option("xino=on");
+    let m = s.mount();
+    m.mkdir("d/new");
+    m.mkdir("d/new/in");
+    m.mkdir("top");
+    let opaque = |path| s.upper().xattr(path, s.overlay_xattr("opaque"));
+    assert_eq!(opaque("d/new").as_deref(), Some(&b"y"[..]));
+    assert_eq!((opaque("top").as_deref(), opaque("d/new/in")), (Some(&b"y"[..]), None));
 }
 
 fn create_copies_the_parents_up(s: &mut Sandbox) {

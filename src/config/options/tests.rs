@@ -93,6 +93,7 @@ fn behaviour() {
         ("index=on", |c| c.index),
         ("index=on,index=off", |c| !c.index),
         ("whiteouts=kernel", |c| !c.dot_wh),
+        ("xino=on", |c| c.fixed_lowers),
         ("whiteouts=kernel,whiteouts=dot_wh", |c| c.dot_wh),
         ("threads=3", |c| c.threads == 3),
         ("threads=256", |c| c.threads == 256),
@@ -157,7 +158,7 @@ fn options_without_effect_change_nothing() {
     lists.extend(
         ["x-systemd.automount", "X-mount.mkdir=0755", "user=me", "comment=c"].map(String::from),
     );
-    lists.extend(["xino=auto", "xino=on", "noatime,nodiratime,atime"].map(String::from));
+    lists.extend(["xino=auto", "xino=on,xino=auto", "noatime,nodiratime,atime"].map(String::from));
     for list in lists {
         let (config, warnings) = parse(&[b"lowerdir=/l,upperdir=/u", list.as_bytes()]).unwrap();
         assert_eq!((config, warnings), (plain.clone(), Vec::new()), "{list}");
