@@ -108,6 +108,8 @@ pub enum RedirectDir {
     Follow,
     /// They are followed, and made when a directory is renamed.
     On,
+    /// As without any of these, but a directory that is renamed is copied up whole.
+    Copy,
 }
 
 /// What users of the mount see otherwise than the layers have it.

@@ -385,6 +385,7 @@ const REDIRECT_DIR: &[(&str, Option<RedirectDir>)] = &[
     ("nofollow", Some(RedirectDir::NoFollow)),
     ("follow", Some(RedirectDir::Follow)),
     ("on", Some(RedirectDir::On)),
+    ("copy", Some(RedirectDir::Copy)),
 ];
 
 /// The values of `index=`.

@@ -128,9 +128,12 @@ impl Fs {
     }
 
     /// Whether a change of the node `id` may wait for long: it is being copied
-    /// up, or has much data to be copied.
+    /// up, has much data to be copied, or is a directory that is renamed by copying it.
     pub fn copies_long(&self, id: u64) -> bool {
         let Ok(node) = self.nodes.get(id) else { return false };
+        if node.kind == Kind::Dir && self.detaches() && !node.is_pure_upper() {
+            return true;
+        }
         if node.kind != Kind::File || node.in_upper() || self.is_read_only() {
             return false;
         }
@@ -402,13 +405,13 @@ fn needs_late_mode(stat: &Stat) -> bool {
 
 /// A directory that is made writable for a moment: without privileges the copy
 /// of what lies in a read-only directory could not be put there.
-struct OpenedUp<'a> {
+pub(super) struct OpenedUp<'a> {
     dir: At<'a>,
     mode: u32,
 }
 
 impl<'a> OpenedUp<'a> {
-    fn new(dir: At<'a>, stat: &Stat) -> Result<Option<Self>> {
+    pub(super) fn new(dir: At<'a>, stat: &Stat) -> Result<Option<Self>> {
         if !needs_late_mode(stat) {
             return Ok(None);
         }

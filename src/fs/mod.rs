@@ -25,6 +25,7 @@ pub mod attr;
 pub mod budget;
 pub mod copy_up;
 pub mod create;
+pub mod detach;
 pub mod file;
 pub mod index;
 pub mod link;
@@ -110,8 +111,8 @@ pub struct Fs {
     forgotten: AtomicU64,
     listings: budget::Budget,
     redirects: RedirectDir,
-    dot_wh: bool,
     fixed_lowers: bool,
+    dot_wh: bool,
     fsync: Fsync,
     /// Ids that stand for an owner without a mapping, if there can be any.
     overflow: identity::Overflow,
@@ -137,8 +138,8 @@ impl Fs {
         })?;
         let fs = Self {
             redirects: config.redirect_dir.unwrap_or(redirect::default_of(layers.namespace)),
-            nodes: NodeTable::new(Arc::new(root)),
             fixed_lowers: config.fixed_lowers,
+            nodes: NodeTable::new(Arc::new(root)),
             ino_map,
             layers,
             names: Names::default(),

@@ -126,8 +126,8 @@ impl Links {
 pub struct Dir {
     /// The directory's own lock: exclusive while its names change, shared while they are looked at.
     pub lock: RwLock<()>,
-    /// The lower directories that are merged in it, from the top; immutable.
-    pub stack: Box<[LowerDir]>,
+    /// The lower directories that are merged in it, from the top.
+    pub stack: Stack,
     /// The merged listing, once it was needed; changed under `lock` only.
     pub listing: RwLock<Option<Listing>>,
     /// Names looked up while there was no listing.
@@ -138,6 +138,28 @@ pub struct Dir {
     pub settled: AtomicBool,
     /// Short lock: the known nodes by name.
     children: Mutex<HashTable<Child>>,
+}
+
+/// The lower directories merged in a directory: always the same, until it is cut off from all.
+#[derive(Debug)]
+pub struct Stack {
+    lowers: Box<[LowerDir]>,
+    cut_off: AtomicBool,
+}
+
+impl Stack {
+    /// Leaves the directory to upper alone; its lock is held exclusively.
+    pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Release);
+    }
+}
+
+impl std::ops::Deref for Stack {
+    type Target = [LowerDir];
+
+    fn deref(&self) -> &[LowerDir] {
+        if self.cut_off.load(Ordering::Acquire) { &[] } else { &self.lowers }
+    }
 }
 
 /// One directory of a lower layer.
@@ -402,7 +424,7 @@ impl Dir {
     fn new(stack: Vec<LowerDir>) -> Self {
         Self {
             lock: RwLock::new(()),
-            stack: stack.into_boxed_slice(),
+            stack: Stack { lowers: stack.into_boxed_slice(), cut_off: AtomicBool::new(false) },
             listing: RwLock::new(None),
             misses: AtomicU32::new(0),
             impure: AtomicBool::new(false),

@@ -24,7 +24,11 @@ pub fn default_of(namespace: Namespace) -> RedirectDir {
 impl Fs {
     /// Whether redirects are followed.
     pub(super) fn follows_redirects(&self) -> bool {
-        self.redirects != RedirectDir::NoFollow
+        match self.redirects {
+            RedirectDir::NoFollow => false,
+            RedirectDir::Follow | RedirectDir::On => true,
+            RedirectDir::Copy => default_of(self.layers.namespace) == RedirectDir::Follow,
+        }
     }
 
     /// Whether redirects are made.

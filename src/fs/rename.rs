@@ -97,7 +97,9 @@ impl Fs {
         let source = self.find(old)?;
         let target = if exchange { Some(self.find(new)?) } else { None };
         let moved = || std::iter::once(&source).chain(&target).map(|c| &c.node);
-        moved().try_for_each(|n| self.check_movable(n))?;
+        if !self.detaches() {
+            moved().try_for_each(|n| self.check_movable(n))?;
+        }
         if source.node.kind == Kind::Dir && !exchange {
             self.check_victim(new)?;
         }
@@ -107,6 +109,9 @@ impl Fs {
             self.copy_up_as(&child.node, Some(spot.link()), u64::MAX)?;
             // Another name of it may have been copied up before.
             self.copy_up(spot.parent, 0)?;
+            if self.detaches() {
+                self.detach(&child.node)?;
+            }
         }
         if !exchange {
             self.copy_up_indexed(new.parent, new.name)?;
@@ -310,8 +315,11 @@ impl Fs {
         copy_owner_and_xattrs(upper, at, to, &stat)?;
         upper.mark(to, OverlayName::Opaque, b"y")?;
         sys::node::chmod(to, stat.mode)?;
+        temp.exchange(at)?;
         self.dirs.remove((victim.id, LayerId::UPPER));
-        temp.exchange(at)
+        self.forget_lowers(victim)?;
+        self.attributes_changed(victim);
+        Ok(())
     }
 }
 

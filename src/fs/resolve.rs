@@ -232,7 +232,7 @@ impl Fs {
         if let Some(listing) = &*dir.listing.read() {
             return Ok(listing.get(name).is_some_and(|known| known.below));
         }
-        for slot in &dir.stack {
+        for slot in dir.stack.iter() {
             match self.gather_lower(parent, slot.layer, name, false)?.facts {
                 Facts::Absent => {}
                 Facts::Whiteout => return Ok(false),

@@ -214,6 +214,16 @@ impl Listing {
         entry.stack = 0;
     }
 
+    /// Notes that nothing is below upper any more, which holds all that is visible.
+    pub fn keep_upper(&mut self) {
+        for entry in &mut self.entries {
+            entry.flags &= !BELOW;
+            entry.top = LayerId::UPPER.0;
+            entry.stack = 0;
+        }
+        self.stacks.clear();
+    }
+
     /// Takes entry `i` out of the table, leaving a gap in the order.
     fn unlink_slot(&mut self, i: usize, name: &[u8]) {
         let hash = self.hasher.hash_one(name);

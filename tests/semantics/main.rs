@@ -12,6 +12,7 @@ mod copy_up;
 mod crash;
 mod create;
 mod data;
+mod detach;
 mod dot_wh;
 mod identity;
 mod index;
