@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ovlfuse::union::LayerId;
 use ovlfuse::union::listing::{LayerEntry, Listing};
-use ovlfuse::union::lookup::{Facts, Lookup, Then};
+use ovlfuse::union::lookup::{Facts, Lookup, Rules, Then};
 
 /// Names in every directory.
 const NAMES: usize = 1000;
@@ -20,7 +20,7 @@ fn lookup(c: &mut Criterion) {
     for layers in LAYERS {
         group.bench_with_input(BenchmarkId::from_parameter(layers), &layers, |b, &layers| {
             b.iter(|| {
-                let mut lookup = Lookup::new(false);
+                let mut lookup = Lookup::new(Rules::default());
                 let mut taken = 0;
                 for layer in 0..=layers {
                     let facts = match layer {

@@ -33,6 +33,8 @@ pub const DEFAULT_INDEX_BYTES: usize = 32 << 20;
 pub struct Config {
     /// Lower layers, topmost first (the kernel's order of `lowerdir=`).
     pub lowers: Vec<PathBuf>,
+    /// Lower layers that hold nothing but data, topmost first.
+    pub data_lowers: Vec<PathBuf>,
     /// The writable layer; without one the mount is read-only.
     pub upper: Option<Upper>,
     /// Where the merged view appears.
@@ -50,6 +52,8 @@ pub struct Config {
     /// The lower layers do not change between mounts (`xino=on`), so that a new directory may be
     /// marked as one that nothing will ever lie below.
     pub fixed_lowers: bool,
+    /// Changes of metadata copy no data up, and metadata-only files are followed.
+    pub metacopy: bool,
     /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
     pub dot_wh: bool,
     /// What the view shows otherwise than the layers have it.

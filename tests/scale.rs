@@ -34,6 +34,7 @@ fn a_million_files() {
     make_files(&store.at("lower/d"));
     let spec = Spec {
         lowers: vec![store.at("lower")],
+        data: Vec::new(),
         upper: Some((store.at("upper"), store.at("work"))),
         options: Vec::new(),
         merged: tree.at("merged"),

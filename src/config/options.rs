@@ -27,12 +27,16 @@ pub struct Options {
     lowers: Vec<PathBuf>,
     /// `lowers` came from `lowerdir=`, which `lowerdir+=` may not follow.
     lowers_complete: bool,
+    /// Data-only layers, topmost first.
+    data_lowers: Vec<PathBuf>,
     upper: Option<PathBuf>,
     work: Option<PathBuf>,
     fsync: Fsync,
     uuid: Uuid,
     userxattr: bool,
-    redirect_dir: Option<RedirectDir>,
+    /// What was said about redirects, if anything.
+    redirect_dir: Option<Option<RedirectDir>>,
+    metacopy: bool,
     index: bool,
     fixed_lowers: bool,
     dot_wh: bool,
@@ -54,6 +58,7 @@ impl Options {
         Self {
             lowers: Vec::new(),
             lowers_complete: false,
+            data_lowers: Vec::new(),
             upper: None,
             work: None,
             fsync: Fsync::default(),
@@ -62,6 +67,7 @@ impl Options {
             redirect_dir: None,
             index: false,
             fixed_lowers: false,
+            metacopy: false,
             dot_wh,
             view: ViewOptions::default(),
             squash_to_root: false,
@@ -119,7 +125,13 @@ impl Options {
     /// # Errors
     /// An empty layer, or too few of them.
     pub fn set_stack(&mut self, stack: &OsStr, read_only: bool) -> Result<(), MountError> {
-        let mut layers = layer_list("the layers", stack.as_bytes())?;
+        let (mut layers, data) = layer_list("the layers", stack.as_bytes())?;
+        if !data.is_empty() {
+            return Err(usage(format!(
+                "the layers '{}': give data-only layers ('::') with -o lowerdir= or datadir+=",
+                Path::new(stack).display()
+            )));
+        }
         if !read_only {
             self.upper = layers.pop();
         }
@@ -182,7 +194,7 @@ impl Options {
     fn apply_layer(&mut self, item: &Item<'_>) -> Result<bool, MountError> {
         match item.name {
             b"lowerdir" => self.set_lowers(item)?,
-            b"lowerdir+" => self.add_lower(item)?,
+            b"lowerdir+" | b"datadir+" => self.add_lower(item)?,
             b"upperdir" => self.upper = Some(unescape_path(item.some_value()?)),
             b"workdir" => self.work = Some(unescape_path(item.some_value()?)),
             _ => return Ok(false),
@@ -193,19 +205,30 @@ impl Options {
     /// `lowerdir=` replaces all lowers; an empty one forgets them (`ovl_parse_param_lowerdir`).
     fn set_lowers(&mut self, item: &Item<'_>) -> Result<(), MountError> {
         self.lowers.clear();
+        self.data_lowers.clear();
         self.lowers_complete = false;
         if let Some(list) = item.value.filter(|list| !list.is_empty()) {
-            self.lowers = layer_list("lowerdir=", list)?;
+            (self.lowers, self.data_lowers) = layer_list("lowerdir=", list)?;
             self.lowers_complete = true;
         }
         Ok(())
     }
 
     fn add_lower(&mut self, item: &Item<'_>) -> Result<(), MountError> {
+        let (name, path) = (shown(item.name), unescape_path(item.some_value()?));
         if self.lowers_complete {
-            return Err(usage("option 'lowerdir+' cannot follow 'lowerdir': use only one of them"));
+            let what = format!("option '{name}' cannot follow 'lowerdir': use only one of them");
+            return Err(usage(what));
         }
-        self.lowers.push(unescape_path(item.some_value()?));
+        let is_data = item.is_named("datadir+");
+        if is_data && self.lowers.is_empty() {
+            return Err(usage("option 'datadir+' cannot come before 'lowerdir+'"));
+        }
+        if !is_data && !self.data_lowers.is_empty() {
+            let what = "option 'lowerdir+' cannot follow 'datadir+': those lie below the others";
+            return Err(usage(what));
+        }
+        if is_data { &mut self.data_lowers } else { &mut self.lowers }.push(path);
         Ok(())
     }
 
@@ -216,7 +239,8 @@ impl Options {
             (b"fsync", _) => self.fsync = item.one_of(FSYNC)?,
             (b"uuid", _) => self.uuid = item.one_of(UUID)?,
             (b"userxattr", None) => self.userxattr = true,
-            (b"redirect_dir", _) => self.redirect_dir = item.one_of(REDIRECT_DIR)?,
+            (b"redirect_dir", _) => self.redirect_dir = Some(item.one_of(REDIRECT_DIR)?),
+            (b"metacopy", _) => self.metacopy = item.one_of(METACOPY)?,
             (b"index", _) => self.index = item.one_of(INDEX)?,
             (b"whiteouts", _) => self.dot_wh = item.one_of(WHITEOUTS)?,
             (b"xino", _) => self.set_xino(item)?,
@@ -313,6 +337,20 @@ impl Options {
             || NO_OP_PREFIXES.iter().any(|prefix| item.name.starts_with(prefix.as_bytes())))
     }
 
+    /// What is done about redirects: metadata-only files need them.
+    fn redirects(&self) -> Result<Option<RedirectDir>, MountError> {
+        let said = self.redirect_dir.flatten();
+        match (self.metacopy, said) {
+            (false, _) | (true, Some(RedirectDir::On)) => Ok(said),
+            // Nothing is renamed where nothing is written.
+            (true, Some(RedirectDir::Follow)) if self.upper.is_none() => Ok(said),
+            (true, _) if self.redirect_dir.is_none() => Ok(Some(RedirectDir::On)),
+            (true, _) => Err(usage(
+                "option 'metacopy=on' needs redirect_dir=on: leave the other redirect_dir= out",
+            )),
+        }
+    }
+
     /// The mount that was asked for, at `mountpoint`.
     ///
     /// # Errors
@@ -323,8 +361,8 @@ impl Options {
                 "there is no lower layer: give LOWER:UPPER to `ovlfuse mount`, or -o lowerdir=DIR",
             ));
         }
-        if self.lowers.len() > MAX_LOWERS {
-            let count = self.lowers.len();
+        let count = self.lowers.len() + self.data_lowers.len();
+        if count > MAX_LOWERS {
             return Err(MountError::new(
                 Failure::Layer,
                 format!(
@@ -339,6 +377,7 @@ impl Options {
                 mountpoint.display()
             )));
         }
+        let redirect_dir = self.redirects()?;
         let mut view = self.view;
         if self.squash_to_root {
             view.uids.squash.get_or_insert(0);
@@ -348,12 +387,14 @@ impl Options {
         mount.read_only |= self.upper.is_none();
         Ok(Config {
             lowers: self.lowers,
+            data_lowers: self.data_lowers,
             upper: self.upper.map(|dir| Upper { dir, work: self.work }),
             mountpoint,
             fsync: self.fsync,
             uuid: self.uuid,
             userxattr: self.userxattr,
-            redirect_dir: self.redirect_dir,
+            redirect_dir,
+            metacopy: self.metacopy,
             index: self.index,
             fixed_lowers: self.fixed_lowers,
             dot_wh: self.dot_wh,
@@ -365,6 +406,9 @@ impl Options {
         })
     }
 }
+
+/// The values of `metacopy=`.
+const METACOPY: &[(&str, bool)] = &[("off", false), ("on", true)];
 
 /// The values of `fsync=`: the kernel's, then fuse-overlayfs's.
 const FSYNC: &[(&str, Fsync)] = &[
@@ -485,8 +529,9 @@ impl std::fmt::Display for Item<'_> {
     }
 }
 
-/// The paths of a `:` list, in its order; `what` names the list in errors.
-fn layer_list(what: &str, list: &[u8]) -> Result<Vec<PathBuf>, MountError> {
+/// The paths of a `:` list, in its order, and those behind a `::` each, which are data-only
+/// layers; `what` names the list in errors.
+fn layer_list(what: &str, list: &[u8]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), MountError> {
     let pieces = split_escaped(list, b':');
     let text = shown(list);
     let at_an_end = |piece: Option<&&[u8]>| piece.is_none_or(|piece| piece.is_empty());
@@ -497,12 +542,16 @@ fn layer_list(what: &str, list: &[u8]) -> Result<Vec<PathBuf>, MountError> {
              in a name"
         )));
     }
-    if pieces.iter().any(|piece| piece.is_empty()) {
+    let first_gap = pieces.iter().position(|piece| piece.is_empty()).unwrap_or(pieces.len());
+    let (lowers, data) = pieces.split_at(first_gap);
+    if data.iter().step_by(2).any(|piece| !piece.is_empty()) {
         return Err(usage(format!(
-            "{what} '{text}': data-only layers ('::') are not supported by this version"
+            "{what} '{text}': a data-only layer ('::') is followed by data-only layers alone"
         )));
     }
-    Ok(pieces.into_iter().map(unescape_path).collect())
+    let paths = |pieces: &[&[u8]]| pieces.iter().map(|piece| unescape_path(piece)).collect();
+    let data: Vec<&[u8]> = data.iter().skip(1).step_by(2).copied().collect();
+    Ok((paths(lowers), paths(&data)))
 }
 
 fn shown(bytes: &[u8]) -> std::path::Display<'_> {

@@ -24,7 +24,6 @@ const NO_VERITY: &str = "cannot work in FUSE: only the kernel can check fs-verit
 
 /// Options whose accepted values are the way a mount works anyway.
 pub const CHOICES: &[Choice] = &[
-    Choice { name: "metacopy", accepted: &["off"], refused: &[("on", NOT_YET)] },
     Choice { name: "nfs_export", accepted: &["off"], refused: &[("on", NO_HANDLES)] },
     Choice {
         name: "verity",
@@ -47,7 +46,6 @@ pub const CHOICES: &[Choice] = &[
 
 /// Names that are refused whatever their value is.
 pub const REFUSED: &[(&str, &str)] = &[
-    ("datadir+", "is not supported by this version: data-only layers need metacopy"),
     ("plugins", "is not supported: there are no plugins"),
     ("nooverride_creds", NOT_YET),
     ("context", NOT_YET),

@@ -63,7 +63,10 @@ impl Fs {
         let node = self.nodes.get(id)?;
         self.check_setattr(&node, &changes)?;
         let cuts = self.copy_up_cuts(&node, changes.size)?;
-        self.copy_up(&node, changes.size.unwrap_or(u64::MAX))?;
+        match changes.size {
+            Some(size) => self.copy_up(&node, size)?,
+            None => self.copy_up_metadata(&node)?,
+        }
         if let Some(size) = changes.size {
             self.truncate(&node, size, (changes.handle, cuts), caller)?;
         }
@@ -89,7 +92,7 @@ impl Fs {
     /// tell that it is truncated.
     fn copy_up_cuts(&self, node: &Node, size: Option<u64>) -> Result<bool> {
         match size {
-            Some(size) if !node.in_upper() => Ok(self.node_attr(node)?.size > size),
+            Some(size) if !node.is_whole_in_upper() => Ok(self.node_attr(node)?.size > size),
             _ => Ok(false),
         }
     }
@@ -133,7 +136,7 @@ impl Fs {
     /// # Errors
     /// Those of fstatvfs(2).
     pub fn statfs(&self) -> Result<Statfs> {
-        let lowers = self.layers.lowers.iter().map(|l| l.root());
+        let lowers = self.layers.lowers.iter().chain(&self.layers.data).map(|l| l.root());
         let mut roots = self.layers.upper.iter().map(|u| u.root()).chain(lowers);
         let top = roots.next().ok_or(sys::Errno::IO)?;
         let mut stat = rustix::fs::fstatvfs(top)?;

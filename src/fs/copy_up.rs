@@ -6,6 +6,7 @@
 //! the parent's lock is taken for the installation only.
 
 use super::Fs;
+use super::metacopy::Data;
 use super::node::{Link, Node};
 use crate::config::Fsync;
 use crate::format::index::{Nlink, entry_name};
@@ -15,7 +16,7 @@ use crate::layer::work::Temp;
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Errno, Kind, Result, Stat, identity, xattr};
 use crate::union::LayerId;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,6 +27,24 @@ const LONG_COPY: u64 = 1 << 20;
 
 /// Bytes of data that are copied by one call or two.
 const SMALL_FILE: u64 = 64 << 10;
+/// What of a regular file is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// All but the data.
+    Metadata,
+    /// The first so many bytes of the data as well.
+    Data(u64),
+}
+
+impl Need {
+    /// The bytes of data to be copied of a file with `size`.
+    fn bytes(self, size: u64) -> u64 {
+        match self {
+            Self::Metadata => 0,
+            Self::Data(keep) => keep.min(size),
+        }
+    }
+}
 
 /// The copy, before it has its place: a regular file has a descriptor, all but
 /// an unnamed file a name in the work directory.
@@ -50,6 +69,13 @@ pub(super) struct Busy<'a> {
     fs: &'a Fs,
     id: u64,
     latch: Arc<Mutex<()>>,
+}
+
+impl Busy<'_> {
+    /// Waits until nobody else copies.
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.latch.lock()
+    }
 }
 
 impl Drop for Busy<'_> {
@@ -86,17 +112,37 @@ impl Fs {
     /// `EOVERFLOW` for an owner without a mapping; `ENOSPC`… Nothing has
     /// changed then, except that ancestors may be in upper.
     pub(super) fn copy_up(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
-        self.copy_up_as(node, None, keep)
+        self.copy_up_needed(node, None, Need::Data(keep))?;
+        match node.lacks_data() {
+            true => self.copy_data(node, keep),
+            false => Ok(()),
+        }
     }
 
-    /// [`Self::copy_up`] for a change of the name `wanted` (without one: any), which is the one
-    /// that an indexed file gets in upper.
-    pub(super) fn copy_up_as(
-        &self,
-        node: &Arc<Node>,
-        wanted: Option<Link>,
-        keep: u64,
-    ) -> Result<()> {
+    /// Makes sure that `node` is in upper, with its data unless that may stay below.
+    ///
+    /// # Errors
+    /// As [`Self::copy_up`]; `ENOENT` for data that is in none of the data-only layers.
+    pub(super) fn copy_up_metadata(&self, node: &Arc<Node>) -> Result<()> {
+        self.copy_up_metadata_as(node, None)
+    }
+
+    /// [`Self::copy_up_metadata`] for a change of the name `wanted` (without one: any), which is
+    /// the one that an indexed file gets in upper.
+    pub(super) fn copy_up_metadata_as(&self, node: &Arc<Node>, wanted: Option<Link>) -> Result<()> {
+        self.upper()?;
+        if node.lacks_data()
+            && let Err(e) = self.find_data(node)
+            // Somebody may just have copied it.
+            && node.lacks_data()
+        {
+            return Err(e);
+        }
+        let need = if self.metacopy { Need::Metadata } else { Need::Data(u64::MAX) };
+        self.copy_up_needed(node, wanted, need)
+    }
+
+    fn copy_up_needed(&self, node: &Arc<Node>, wanted: Option<Link>, need: Need) -> Result<()> {
         self.upper()?;
         if node.in_upper() {
             return Ok(());
@@ -110,7 +156,7 @@ impl Fs {
             link = link.parent.link().ok_or(Errno::NOENT)?;
         }
         while let Some(next) = missing.pop() {
-            self.copy_up_one(&next, wanted.as_ref(), keep)?;
+            self.copy_up_one(&next, wanted.as_ref(), need)?;
         }
         Ok(())
     }
@@ -134,7 +180,7 @@ impl Fs {
         if node.kind == Kind::Dir && self.detaches() && !node.is_pure_upper() {
             return true;
         }
-        if node.kind != Kind::File || node.in_upper() || self.is_read_only() {
+        if node.kind != Kind::File || node.is_whole_in_upper() || self.is_read_only() {
             return false;
         }
         self.copying.contains_key(&id)
@@ -163,12 +209,12 @@ impl Fs {
     }
 
     /// Copies up `node`, whose parent is in upper.
-    fn copy_up_one(&self, node: &Arc<Node>, wanted: Option<&Link>, keep: u64) -> Result<()> {
+    fn copy_up_one(&self, node: &Arc<Node>, wanted: Option<&Link>, need: Need) -> Result<()> {
         let busy = self.busy(node);
-        let _held = busy.latch.lock();
+        let _held = busy.lock();
         match node.in_upper() {
             true => Ok(()),
-            false => self.copy_and_install(node, wanted, keep),
+            false => self.copy_and_install(node, wanted, need),
         }
     }
 
@@ -178,36 +224,48 @@ impl Fs {
         Busy { fs: self, id: node.id, latch }
     }
 
-    fn copy_and_install(&self, node: &Arc<Node>, wanted: Option<&Link>, keep: u64) -> Result<()> {
+    fn copy_and_install(&self, node: &Arc<Node>, wanted: Option<&Link>, need: Need) -> Result<()> {
         let upper = self.upper()?;
         let wanted = wanted.filter(|link| node.has_link(link.parent.id, &link.name));
         let link = wanted.cloned().or_else(|| node.link()).ok_or(Errno::EXIST)?;
-        let (source, data) = self.on(node, |at, layer| {
+        let (source, file) = self.on(node, |at, layer| {
             let stat = sys::stat::stat(at)?;
             let has_mapping = || self.has_owner_with_mapping(at, stat.kind());
             if self.overflow.covers(stat.uid, stat.gid, has_mapping) {
                 return Err(Errno::OVERFLOW);
             }
-            let data = (stat.kind() == Kind::File).then(|| self.open_lower(at)).transpose()?;
+            let open = || match need {
+                Need::Metadata => {
+                    self.with_descriptors(|| sys::node::open(at, OFlags::PATH | OFlags::NOFOLLOW))
+                }
+                Need::Data(_) => self.open_lower(at),
+            };
+            let file = (stat.kind() == Kind::File).then(open).transpose()?;
             let index = match self.needs_index(&stat) {
                 true => Some(self.handle_value(layer, at).ok_or(Errno::OPNOTSUPP)?),
                 false => None,
             };
-            Ok((Source { layer, link, stat, index }, data))
+            Ok((Source { layer, link, stat, index }, file))
         })?;
-        let copy = match &data {
+        let copy = match &file {
             // Nobody waits for the node while its data is copied.
-            Some(data) => {
-                let copy = self.copy_file(upper, data, &source.stat, keep)?;
-                self.complete(upper, At::fd(data.as_fd()), copy, &source)?
+            Some(file) => {
+                let copy = match need {
+                    Need::Data(keep) if node.lacks_data() => {
+                        self.copy_file(upper, &self.open_data(node)?, &source.stat, keep)?
+                    }
+                    Need::Data(keep) => self.copy_file(upper, file, &source.stat, keep)?,
+                    Need::Metadata => self.copy_without_data(upper, &source.stat)?,
+                };
+                self.complete(upper, At::fd(file.as_fd()), copy, &source)?
             }
             None => self.on(node, |at, _| {
                 let copy = self.copy_other(upper, at, &source.stat)?;
                 self.complete(upper, at, copy, &source)
             })?,
         };
-        self.sync_copy(&copy, &source.stat, keep)?;
-        self.install(node, copy, &source)
+        self.sync_copy(&copy, &source.stat, need)?;
+        self.install(node, copy, &source, need)
     }
 
     /// A copy of the data of the regular file `data`.
@@ -218,21 +276,33 @@ impl Fs {
         stat: &Stat,
         keep: u64,
     ) -> Result<Copy<'a>> {
-        let (file, temp) = if upper.work.abilities.tmpfile {
-            (self.with_descriptors(|| upper.work.unnamed_file())?, None)
-        } else {
-            let temp = upper.work.temp();
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-            let (to, mode) = (temp.at(), Mode::from_raw_mode(0o600));
-            let open = || rustix::fs::openat(to.dir, to.name, flags, mode);
-            (self.with_descriptors(open)?, Some(temp))
-        };
+        let (file, temp) = self.new_file(upper)?;
         let whole = keep >= stat.size;
         match whole && is_small_and_dense(stat) {
             true => sys::data::copy_dense(data.as_fd(), file.as_fd(), stat.size)?,
             false => sys::data::copy(data.as_fd(), file.as_fd(), stat.size.min(keep), whole)?,
         }
         Ok(Copy { file: Some(file), temp })
+    }
+
+    /// A copy of a regular file that says that its data is below.
+    fn copy_without_data<'a>(&self, upper: &'a Upper, stat: &Stat) -> Result<Copy<'a>> {
+        let (file, temp) = self.new_file(upper)?;
+        rustix::fs::ftruncate(&file, stat.size)?;
+        upper.mark(At::fd(file.as_fd()), OverlayName::Metacopy, b"")?;
+        Ok(Copy { file: Some(file), temp })
+    }
+
+    /// A new regular file, with a name only where there must be one.
+    fn new_file<'a>(&self, upper: &'a Upper) -> Result<(OwnedFd, Option<Temp<'a>>)> {
+        if upper.work.abilities.tmpfile {
+            return Ok((self.with_descriptors(|| upper.work.unnamed_file())?, None));
+        }
+        let temp = upper.work.temp();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let (to, mode) = (temp.at(), Mode::from_raw_mode(0o600));
+        let file = self.with_descriptors(|| rustix::fs::openat(to.dir, to.name, flags, mode))?;
+        Ok((file, Some(temp)))
     }
 
     /// A bare copy of the object at `from`, which is no regular file.
@@ -282,8 +352,8 @@ impl Fs {
     }
 
     /// Syncs what would lose data in a crash: a copied file's content.
-    fn sync_copy(&self, copy: &Copy<'_>, stat: &Stat, keep: u64) -> Result<()> {
-        let has_data = stat.kind() == Kind::File && stat.size.min(keep) > 0;
+    fn sync_copy(&self, copy: &Copy<'_>, stat: &Stat, need: Need) -> Result<()> {
+        let has_data = stat.kind() == Kind::File && need.bytes(stat.size) > 0;
         let wanted = match self.fsync {
             Fsync::Volatile => false,
             Fsync::Auto => has_data,
@@ -301,7 +371,7 @@ impl Fs {
     }
 
     /// Gives the copy its place, unless the node was removed meanwhile.
-    fn install(&self, node: &Arc<Node>, copy: Copy<'_>, source: &Source) -> Result<()> {
+    fn install(&self, node: &Arc<Node>, copy: Copy<'_>, source: &Source, need: Need) -> Result<()> {
         let upper = self.upper()?;
         let Link { parent, name } = &source.link;
         let (dir, stat) = (parent.dir()?, &source.stat);
@@ -317,6 +387,10 @@ impl Fs {
         let upper_ino = match source.index.is_none() && source.has_lasting_origin() {
             true => 0,
             false => sys::stat::stat(copy.at()?)?.ino,
+        };
+        let left = match need {
+            Need::Metadata => self.data_below(node, source)?,
+            Need::Data(_) => None,
         };
         let opened_up = OpenedUp::new(at, &before)?;
         // Also where no origin is stored, as the kernel has it.
@@ -338,12 +412,17 @@ impl Fs {
             node.set_index(entry);
             self.note_indexed(upper_ino, node);
         }
+        match left {
+            Some(data) => self.note_data(node, data),
+            None if need != Need::Metadata => self.drop_data(node),
+            None => {}
+        }
         node.move_to_upper(&mut place);
         node.settle();
         if !source.has_lasting_origin() {
             node.set_ino(self.shown_ino(LayerId::UPPER, upper_ino));
         }
-        if let Some(file) = copy.file.map(Arc::new) {
+        if let (Some(file), Need::Data(_)) = (copy.file.map(Arc::new), need) {
             node.opens().iter().for_each(|open| open.adopt(&file));
         }
         // The copy is there in any case; its name may have to wait for the next change.
@@ -372,6 +451,16 @@ impl Fs {
         let open = || sys::node::open(at, OFlags::RDONLY | OFlags::NOATIME);
         let refused = |opened| matches!(opened, Err(Errno::PERM | Errno::ACCESS));
         !matches!(kind, Kind::File | Kind::Dir) || !refused(self.with_descriptors(open))
+    }
+
+    /// Where the data of `node` is, unless that is known already.
+    fn data_below(&self, node: &Node, source: &Source) -> Result<Option<Data>> {
+        if node.kind != Kind::File || node.lacks_data() {
+            return Ok(None);
+        }
+        let Source { layer, link, stat, .. } = source;
+        let data = self.data_at(link, *layer, stat)?;
+        Ok(Some(data.with_names(stat.nlink)))
     }
 
     /// Opens the regular file `at` of a lower layer for reading, without

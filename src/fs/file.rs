@@ -43,6 +43,7 @@ const KEPT_BLOCKS: u64 = 128;
 #[derive(Debug)]
 struct Backing {
     fd: Option<Arc<OwnedFd>>,
+    /// The data is upper's.
     in_upper: bool,
 }
 
@@ -60,7 +61,9 @@ impl OpenFile {
     /// Its descriptor, if it is open at the moment, of the object as it is now.
     pub(super) fn descriptor(&self) -> Option<Arc<OwnedFd>> {
         let backing = self.backing.read();
-        backing.fd.clone().filter(|_| backing.in_upper == self.node.in_upper())
+        // Data apart from the metadata is not the object.
+        let is_object = backing.in_upper == self.node.in_upper() && !self.node.lacks_data();
+        backing.fd.clone().filter(|_| is_object)
     }
 }
 
@@ -80,7 +83,7 @@ impl Fs {
             return Err(Errno::TXTBSY);
         }
         // Whoever removes the file meanwhile keeps it for this open.
-        let _busy = (!node.in_upper()).then(|| self.busy(&node));
+        let _busy = (!node.is_whole_in_upper()).then(|| self.busy(&node));
         if truncate || access != OFlags::RDONLY {
             self.copy_up(&node, if truncate { 0 } else { u64::MAX })?;
         }
@@ -126,7 +129,10 @@ impl Fs {
             return Err(Errno::INVAL);
         }
         let place = node.place.read();
-        let in_upper = node.in_upper();
+        let in_upper = node.is_whole_in_upper();
+        if node.lacks_data() {
+            return Ok(Backing { fd: Some(Arc::new(self.open_data(node)?)), in_upper });
+        }
         let fd = self.at_place(node, &place, |at, layer| match layer.is_upper() {
             true => self.with_descriptors(|| sys::node::open(at, access)),
             false => self.open_lower(at),
@@ -144,7 +150,7 @@ impl Fs {
     /// Those of open(2), when it has to be opened again.
     pub(super) fn backing(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
         let current = |b: &Backing| match &b.fd {
-            Some(fd) if b.in_upper || !file.node.in_upper() => Some(Arc::clone(fd)),
+            Some(fd) if b.in_upper || !file.node.is_whole_in_upper() => Some(Arc::clone(fd)),
             _ => None,
         };
         if let Some(fd) = current(&file.backing.read()) {
@@ -272,8 +278,17 @@ impl Fs {
         if !file.node.in_upper() {
             return Ok(());
         }
+        if file.node.lacks_data() {
+            return if data_only { Ok(()) } else { self.sync_metadata(&file.node) };
+        }
         let fd = self.backing(&file)?;
         if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
+    }
+
+    /// Brings the attributes of `node` to the disk, whose data is in a lower layer.
+    fn sync_metadata(&self, node: &Node) -> Result<()> {
+        let open = |at: At<'_>, _| self.with_descriptors(|| sys::node::open(at, OFlags::RDONLY));
+        rustix::fs::fsync(self.on(node, open)?)
     }
 
     /// Brings the names in the directory `id` to the disk.

@@ -26,6 +26,8 @@ pub(super) struct Indexed {
     pub name: Vec<u8>,
     /// The attributes of the file.
     pub stat: Stat,
+    /// It holds metadata only.
+    pub lacks_data: bool,
 }
 
 impl Fs {
@@ -73,7 +75,14 @@ impl Fs {
         match stat::stat(At::new(index, &name)) {
             Ok(stat) if in_upper && stat.ino != object.stat.ino => Ok(None),
             Ok(stat) if stat.kind() != object.stat.kind() || stat.is_char_zero() => Err(Errno::IO),
-            Ok(stat) => Ok(Some(Indexed { name, stat })),
+            Ok(stat) => {
+                let metacopy = OverlayName::Metacopy.full(self.layers.namespace);
+                let lacks_data = xattr::get(At::new(index, &name), metacopy)?.is_some();
+                match lacks_data && !self.metacopy {
+                    true => Err(Errno::PERM),
+                    false => Ok(Some(Indexed { name, stat, lacks_data })),
+                }
+            }
             Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
             Err(e) => Err(e),
         }
@@ -191,7 +200,7 @@ impl Fs {
             return Ok(());
         }
         let link = Link { parent: Arc::clone(parent), name: name.into() };
-        self.copy_up_as(&child.node, Some(link), u64::MAX)
+        self.copy_up_metadata_as(&child.node, Some(link))
     }
 
     /// The number of links of the lower file called `name` in `parent`.

@@ -27,11 +27,16 @@ impl Fs {
         }
         self.check_adding(&parent)?;
         self.check_unprotected(&node)?;
-        self.copy_up(&node, u64::MAX)?;
+        self.copy_up_metadata(&node)?;
         self.copy_up(&parent, 0)?;
+        // A path is stored below.
+        let _paths = self.metacopy.then(|| self.topology.lock());
         let _names = self.lock_names(&parent)?;
         if self.names.find(&parent, name).is_some() {
             return Err(Errno::EXIST);
+        }
+        if node.lacks_data() {
+            self.set_redirect(&node, true)?;
         }
         let parent_fd = self.dir_fd(&parent, LayerId::UPPER)?;
         let to = At::new(parent_fd.as_fd(), name);

@@ -91,6 +91,14 @@ impl Fs {
     fn new_node(&self, link: &Link, object: Resolved, indexed: Option<Indexed>) -> Result<Node> {
         let ino = self.ino_of(&link.parent, &link.name, &object, indexed.as_ref())?;
         let (id, kind) = (self.nodes.next_id(), object.stat.kind());
+        let data = match &indexed {
+            Some(indexed) if !indexed.lacks_data => None,
+            Some(_) if object.data.is_none() => {
+                Some(self.data_at(link, object.layer, &object.stat)?)
+            }
+            _ => object.data,
+        };
+        let names_below = object.lower.map_or(1, |part| part.nlink);
         let stack = (kind == Kind::Dir).then_some(object.stack);
         let layer = if indexed.is_some() { LayerId::UPPER } else { object.layer };
         let node = Node::new(id, kind, ino, layer, Some(link.clone()), stack);
@@ -99,6 +107,9 @@ impl Fs {
         }
         if let Some(indexed) = indexed {
             node.set_index(indexed.name);
+        }
+        if let Some(data) = data {
+            self.note_data(&node, data.with_names(names_below));
         }
         Ok(node)
     }
@@ -178,6 +189,7 @@ impl Fs {
     /// Takes a dead node out of the tables, and closes what was kept for it.
     fn drop_node(&self, node: &Node) {
         self.nodes.remove(node.id);
+        self.drop_data(node);
         if let Ok(dir) = node.dir() {
             self.listings.forget(node.id);
             self.dirs.remove((node.id, LayerId::UPPER));
@@ -196,6 +208,9 @@ impl Fs {
         if node.is_merged() {
             // Nobody counts the subdirectories of all layers (`ovl_getattr`).
             stat.nlink = 1;
+        }
+        if node.lacks_data() {
+            stat.blocks = self.data_blocks(node, &stat);
         }
         stat
     }

@@ -30,6 +30,7 @@ pub mod file;
 pub mod index;
 pub mod link;
 pub mod lookup;
+pub mod metacopy;
 pub mod node;
 pub mod origin;
 pub mod paths;
@@ -112,6 +113,10 @@ pub struct Fs {
     listings: budget::Budget,
     redirects: RedirectDir,
     fixed_lowers: bool,
+    /// Changes of metadata copy no data up.
+    metacopy: bool,
+    /// The data of nodes that lack it, by id.
+    data: DashMap<u64, metacopy::Data>,
     dot_wh: bool,
     fsync: Fsync,
     /// Ids that stand for an owner without a mapping, if there can be any.
@@ -139,6 +144,8 @@ impl Fs {
         let fs = Self {
             redirects: config.redirect_dir.unwrap_or(redirect::default_of(layers.namespace)),
             fixed_lowers: config.fixed_lowers,
+            metacopy: config.metacopy,
+            data: DashMap::new(),
             nodes: NodeTable::new(Arc::new(root)),
             ino_map,
             layers,
@@ -182,12 +189,14 @@ impl Fs {
         self.layers.upper.as_ref().ok_or(Errno::ROFS)
     }
 
-    /// The lower layer `id`.
+    /// The lower layer `id`; the data-only ones are counted behind the others.
     ///
     /// # Errors
     /// `EIO` when there is none (a bug).
     fn lower(&self, id: LayerId) -> Result<&Lower> {
-        usize::from(id.0).checked_sub(1).and_then(|i| self.layers.lowers.get(i)).ok_or(Errno::IO)
+        let i = usize::from(id.0).checked_sub(1).ok_or(Errno::IO)?;
+        let Layers { lowers, data, .. } = &self.layers;
+        lowers.get(i).or_else(|| data.get(i - lowers.len())).ok_or(Errno::IO)
     }
 
     /// The inode number shown for inode `ino` of `layer`.

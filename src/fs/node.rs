@@ -40,6 +40,8 @@ const APPEND: u8 = 4;
 const IMMUTABLE: u8 = 8;
 /// It has an index entry, whose name is in [`More::index`].
 const INDEXED: u8 = 16;
+/// The file's layer holds its metadata only.
+const LACKS_DATA: u8 = 32;
 
 /// One object of the merged view. There are millions: every byte counts.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ pub struct Node {
     ino: AtomicU64,
     /// The layer it is in (or was, before it was removed); changed to upper, never back.
     layer: AtomicU16,
-    /// [`REMOVED`], [`INDEXED`], and what it forbids.
+    /// [`REMOVED`], [`INDEXED`], [`LACKS_DATA`], and what it forbids.
     flags: AtomicU8,
     /// Lookups the kernel counts, or [`DEAD`]; changed under the lock of `links`.
     lookups: AtomicU32,
@@ -305,6 +307,24 @@ impl Node {
             true => self.links.lock().more.as_ref()?.index.clone(),
             false => None,
         }
+    }
+
+    /// Notes whether the file's layer holds its metadata only.
+    pub fn set_lacks_data(&self, lacks: bool) {
+        match lacks {
+            true => self.flags.fetch_or(LACKS_DATA, Ordering::Release),
+            false => self.flags.fetch_and(!LACKS_DATA, Ordering::Release),
+        };
+    }
+
+    /// Whether the file's layer holds its metadata only.
+    pub fn lacks_data(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & LACKS_DATA != 0
+    }
+
+    /// Whether the object is in upper with all that belongs to it.
+    pub fn is_whole_in_upper(&self) -> bool {
+        self.in_upper() && !self.lacks_data()
     }
 
     /// The directory part.

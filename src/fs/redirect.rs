@@ -1,5 +1,5 @@
-//! Redirects: how the lower parts of a directory are found after it was renamed
-//! (`fs/overlayfs/dir.c: ovl_set_redirect`).
+//! Redirects: how the lower parts of a directory, or the data of a metadata-only
+//! file, are found after it was renamed (`fs/overlayfs/dir.c: ovl_set_redirect`).
 
 use super::Fs;
 use super::node::Node;
@@ -47,9 +47,9 @@ impl Fs {
         }
     }
 
-    /// Lets the directory `node`, which is about to be renamed, keep its lower
-    /// parts: by its name while it stays in its directory, by a path when it
-    /// `crosses` into another. The caller keeps all directories from being renamed.
+    /// Lets the directory or metadata-only file `node`, which is about to be renamed,
+    /// keep its lower parts: by its name while it stays in its directory, by a path when
+    /// it `crosses` into another. The caller keeps all directories from being renamed.
     ///
     /// # Errors
     /// `EXDEV` for a path too long, or a redirect that cannot be stored.

@@ -63,7 +63,8 @@ impl Fs {
         self.wait_for_copy(new.parent, new.name);
         let moves_dir = self.prepare_rename(old, new, exchange)?;
         let crosses = old.parent.id != new.parent.id;
-        let topology = (moves_dir || crosses).then(|| self.topology.lock());
+        // A metadata-only file may need a path.
+        let topology = (moves_dir || crosses || self.metacopy).then(|| self.topology.lock());
         let (first, second) = in_lock_order(old.parent, new.parent);
         let _first = self.lock_names(first)?;
         let _second = match crosses {
@@ -106,7 +107,7 @@ impl Fs {
         self.copy_up(new.parent, 0)?;
         let sides = std::iter::once((&source, old)).chain(target.iter().map(|t| (t, new)));
         for (child, spot) in sides {
-            self.copy_up_as(&child.node, Some(spot.link()), u64::MAX)?;
+            self.copy_up_metadata_as(&child.node, Some(spot.link()))?;
             // Another name of it may have been copied up before.
             self.copy_up(spot.parent, 0)?;
             if self.detaches() {
@@ -267,8 +268,15 @@ impl Fs {
     ) -> Result<()> {
         let crosses = old.parent.id != to.id;
         match &moved.node {
-            file if file.kind != Kind::Dir && crosses => self.carry_origin(file, from, to),
-            file if file.kind != Kind::Dir => Ok(()),
+            file if file.kind != Kind::Dir => {
+                if file.lacks_data() {
+                    self.set_redirect(file, crosses || self.is_shared_below(file))?;
+                }
+                match crosses {
+                    true => self.carry_origin(file, from, to),
+                    false => Ok(()),
+                }
+            }
             pure if pure.is_pure_upper() => self.hide_below(upper, from, to),
             merged => {
                 if crosses {

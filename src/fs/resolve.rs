@@ -3,6 +3,7 @@
 
 use super::Fs;
 use super::index::Indexed;
+use super::metacopy::Data;
 use super::node::{Dir, LowerDir, Node};
 use crate::format::{Namespace, Redirect};
 use crate::layer::facts::{self, Found, Reading};
@@ -22,8 +23,20 @@ pub struct Resolved {
     pub stat: Stat,
     /// For a directory: the lower directories merged in it.
     pub stack: Vec<LowerDir>,
-    /// The real inode number of the topmost of them.
-    pub stack_ino: Option<u64>,
+    /// The topmost part of it in a lower layer.
+    pub lower: Option<Part>,
+    /// For a metadata-only file: where its data is.
+    pub data: Option<Data>,
+}
+
+/// What an object has in one layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    layer: LayerId,
+    /// Its real inode number.
+    ino: u64,
+    /// Its real link count.
+    pub nlink: u32,
 }
 
 /// Where the layers below the present one are asked.
@@ -94,7 +107,7 @@ impl Fs {
         ask_upper: bool,
         mut base: Base<'a>,
     ) -> Result<Option<Resolved>> {
-        let mut lookup = Lookup::new(self.follows_redirects());
+        let mut lookup = Lookup::new(self.rules());
         let mut result = None;
         let mut then = Then::Next;
         if ask_upper {
@@ -105,6 +118,9 @@ impl Fs {
         while then != Then::Stop {
             if let Then::Redirected(redirect) = then {
                 base = redirected(parent.dir()?, base, redirect);
+            } else if let (true, Base::Parent { only, .. }) = (lookup.lacks_data(), &mut base) {
+                // A listing knows of a file where its name shows, not where its data is.
+                *only = None;
             }
             let Some(layer) = next_layer_of(&base, next_layer, self.layers.lowers.len()) else {
                 break;
@@ -126,7 +142,10 @@ impl Fs {
                 *path = walked.below;
             }
         }
-        lookup.finish()?;
+        let in_data_layers = lookup.finish()?;
+        if let (true, Some(object), Base::Root(path)) = (in_data_layers, &mut result, base) {
+            object.data = Some(Data::in_data_layers(path.into()));
+        }
         Ok(result)
     }
 
@@ -164,7 +183,9 @@ impl Fs {
                     below = moved_to(&below, name, redirect);
                 }
                 Facts::Absent => return Ok(Walked::nothing(hidden, Self::join(&below, rest))),
-                Facts::Whiteout | Facts::NonDir { .. } => return Ok(Walked::nothing(true, below)),
+                Facts::Whiteout | Facts::NonDir { .. } | Facts::Metacopy { .. } => {
+                    return Ok(Walked::nothing(true, below));
+                }
             }
             here = Some(self.with_descriptors(|| crate::sys::node::open_dir_path(dir, name))?);
             rest = &rest[end + 1..];
@@ -175,8 +196,9 @@ impl Fs {
     }
 
     fn reading(&self, more_below: bool) -> Reading {
+        let metacopy = self.metacopy || !self.layers.data.is_empty();
         let namespace = self.layers.namespace;
-        Reading { namespace, dot_wh: self.dot_wh, none_beside: false, more_below }
+        Reading { namespace, dot_wh: self.dot_wh, none_beside: false, more_below, metacopy }
     }
 
     /// Whether marks of a directory matter: a layer follows, whether it has the
@@ -198,14 +220,11 @@ impl Fs {
         object: &Resolved,
         indexed: Option<&Indexed>,
     ) -> Result<u64> {
-        let lower = object.stack.first().map(|d| d.layer).zip(object.stack_ino);
-        if let Some((layer, ino)) = lower {
-            return Ok(self.shown_ino(layer, ino));
+        let is_dir = object.stat.kind() == Kind::Dir;
+        if let Some(lower) = object.lower.filter(|part| is_dir || part.nlink == 1) {
+            return Ok(self.shown_ino(lower.layer, lower.ino));
         }
-        if object.layer.is_upper()
-            && object.stat.kind() != Kind::Dir
-            && self.layers.namespace == Namespace::Trusted
-        {
+        if object.layer.is_upper() && !is_dir && self.layers.namespace == Namespace::Trusted {
             let dir = self.dir_fd(parent, LayerId::UPPER)?;
             if let Some(ino) = self.origin_ino(At::new(dir.as_fd(), name), indexed.is_some())? {
                 return Ok(ino);
@@ -236,7 +255,9 @@ impl Fs {
             match self.gather_lower(parent, slot.layer, name, false)?.facts {
                 Facts::Absent => {}
                 Facts::Whiteout => return Ok(false),
-                Facts::Dir { .. } | Facts::NonDir { .. } => return Ok(true),
+                Facts::Dir { .. } | Facts::NonDir { .. } | Facts::Metacopy { .. } => {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -251,13 +272,24 @@ fn take(
     found: Found,
     path: impl FnOnce() -> Arc<[u8]>,
 ) -> Result<Then> {
+    let holds_data = matches!(found.facts, Facts::NonDir { .. });
     let step = lookup.visit(layer, found.facts)?;
     let Some(stat) = found.stat.filter(|_| step.take) else { return Ok(step.then) };
-    let object =
-        result.get_or_insert_with(|| Resolved { layer, stat, stack: Vec::new(), stack_ino: None });
-    if stat.kind() == Kind::Dir && !layer.is_upper() {
-        object.stack_ino.get_or_insert(stat.ino);
+    let object = result.get_or_insert_with(|| Resolved {
+        layer,
+        stat,
+        stack: Vec::new(),
+        lower: None,
+        data: None,
+    });
+    if layer.is_upper() {
+        return Ok(step.then);
+    }
+    object.lower.get_or_insert(Part { layer, ino: stat.ino, nlink: stat.nlink });
+    if stat.kind() == Kind::Dir {
         object.stack.push(LowerDir { layer, path: path(), xwhiteouts: found.xwhiteouts });
+    } else if holds_data && object.layer != layer {
+        object.data = Some(Data::at(layer, path(), stat.blocks));
     }
     Ok(step.then)
 }

@@ -62,7 +62,7 @@ impl Fs {
         let node = self.nodes.get(id)?;
         self.check_unprotected(&node)?;
         let stored = self.stored(name)?;
-        self.copy_up(&node, u64::MAX)?;
+        self.copy_up_metadata(&node)?;
         self.on(&node, |at, _| {
             as_caller_for_acl(name, caller, || xattr::set(at, &stored, value, flags))
         })
@@ -80,7 +80,7 @@ impl Fs {
         if !node.in_upper() {
             self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;
         }
-        self.copy_up(&node, u64::MAX)?;
+        self.copy_up_metadata(&node)?;
         self.on(&node, |at, _| as_caller_for_acl(name, caller, || xattr::remove(at, &stored)))
     }
 

@@ -14,8 +14,10 @@ pub struct Reading {
     pub dot_wh: bool,
     /// None of them stands beside what is read.
     pub none_beside: bool,
-    /// A layer follows below, so that opaque marks and redirects matter.
+    /// A layer follows below, so that opaque marks and redirects of directories matter.
     pub more_below: bool,
+    /// Metadata-only files are followed: every file is asked, and for its redirect.
+    pub metacopy: bool,
 }
 
 /// What was found under a name.
@@ -56,8 +58,14 @@ pub fn gather(at: At<'_>, reading: Reading) -> Result<Found> {
         return gather_dir(at, stat, reading);
     }
     let regular = stat.kind() == Kind::File;
-    let metacopy = regular && may_be_metacopy(&stat) && has_metacopy(at, reading.namespace)?;
-    let facts = Facts::NonDir { regular, metacopy };
+    let asked = regular && (reading.metacopy || may_be_metacopy(&stat));
+    let facts = match asked && has_metacopy(at, reading.namespace)? {
+        true if reading.metacopy => {
+            Facts::Metacopy { redirect: redirect_of(at, reading.namespace)? }
+        }
+        true => Facts::Metacopy { redirect: None },
+        false => Facts::NonDir { regular },
+    };
     Ok(Found { facts, stat: Some(stat), xwhiteouts: false })
 }
 
@@ -110,7 +118,7 @@ pub fn opaque_value(at: At<'_>, namespace: Namespace) -> Result<Option<u8>> {
     Ok(value.filter(|v| v.len() == 1).map(|v| v[0]))
 }
 
-/// The redirect of the directory at `at`.
+/// The redirect of the directory or metadata-only file at `at`.
 ///
 /// # Errors
 /// Those of getxattr(2); `EINVAL` for a value that overlayfs does not write.
@@ -131,8 +139,8 @@ pub fn protection(at: At<'_>, namespace: Namespace) -> Result<Protection> {
     Ok(Protection { append, immutable })
 }
 
-/// A file whose blocks cover its size holds its data itself. Small files are
-/// asked: a block of attributes can look like their data.
+/// Where metadata-only files are refused: a file whose blocks cover its size holds its
+/// data itself. Small files are asked: a block of attributes can look like their data.
 fn may_be_metacopy(stat: &Stat) -> bool {
     stat.size <= 64 << 10 || stat.blocks * 512 < stat.size
 }
@@ -140,11 +148,10 @@ fn may_be_metacopy(stat: &Stat) -> bool {
 fn has_metacopy(at: At<'_>, namespace: Namespace) -> Result<bool> {
     match readable_xattr(at, OverlayName::Metacopy, namespace)? {
         None => Ok(false),
-        // `struct ovl_metacopy`: version, length, flags, algorithm; an empty value is the old form.
-        Some(v) if v.is_empty() || v.len() >= 4 && v[0] == 0 && usize::from(v[1]) == v.len() => {
-            Ok(true)
-        }
-        Some(_) => Err(Errno::IO),
+        // `struct ovl_metacopy`, whose first four bytes are there unless it is empty; what they say
+        // matters for fs-verity only.
+        Some(v) if (1..4).contains(&v.len()) => Err(Errno::IO),
+        Some(_) => Ok(true),
     }
 }
 

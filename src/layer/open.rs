@@ -24,6 +24,8 @@ pub struct Layers {
     pub upper: Option<Upper>,
     /// The lower layers, topmost first.
     pub lowers: Vec<Lower>,
+    /// The lower layers that hold nothing but data, topmost first.
+    pub data: Vec<Lower>,
     /// The namespace of overlay's attributes.
     pub namespace: Namespace,
     /// The file systems the layers lie on; index 0 is upper's, `None` without one.
@@ -62,6 +64,7 @@ pub fn open(config: &Config) -> Result<Layers> {
     let lowers: Vec<_> = config
         .lowers
         .iter()
+        .chain(&config.data_lowers)
         .map(|path| open_dir(path, "lower layer", Failure::Layer))
         .collect::<Result<_>>()?;
     let upper = match &config.upper {
@@ -97,10 +100,11 @@ fn open_checked(
         Some(upper) => file_system_of(upper, &mut file_systems).map(|_| ())?,
         None => file_systems.push(None),
     }
-    let lowers = lowers
+    let mut lowers = lowers
         .into_iter()
         .map(|lower| finish_lower(lower, config, namespace, &mut file_systems))
         .collect::<Result<Vec<_>>>()?;
+    let data = lowers.split_off(config.lowers.len());
     if config.uuid == Uuid::Off {
         forget_uuid(&mut file_systems);
     }
@@ -111,12 +115,12 @@ fn open_checked(
         }
         _ => None,
     };
-    Ok(Layers { upper, lowers, namespace, file_systems })
+    Ok(Layers { upper, lowers, data, namespace, file_systems })
 }
 
 fn check_numbers(config: &Config) -> Result<()> {
-    let n = config.lowers.len();
-    if n == 0 {
+    let n = config.lowers.len() + config.data_lowers.len();
+    if config.lowers.is_empty() {
         let what = "no lower layer was given; name at least one directory to read from";
         return Err(MountError::new(Failure::Layer, what));
     }

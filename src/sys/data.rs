@@ -7,8 +7,8 @@ use std::os::fd::BorrowedFd;
 /// Bytes copied by one call, so that a copy can be interrupted between two.
 const CHUNK: u64 = 8 << 20;
 
-/// Copies the first `len` bytes of `from` to the empty file `to`, which is
-/// `len` bytes long afterwards: as a clone that shares the blocks where the
+/// Copies the first `len` bytes of `from` to the file `to` without data, which
+/// is `len` bytes long afterwards: as a clone that shares the blocks where the
 /// file system can, else piece by piece, leaving out holes.
 ///
 /// # Errors
@@ -17,15 +17,18 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64, whole: bool) -> 
     if len == 0 {
         return Ok(());
     }
-    if whole && rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
+    if !whole || rustix::fs::ioctl_ficlone(to, from).is_err() {
+        let mut pos = 0;
+        while let Some((start, end)) = next_data(from, pos, len)? {
+            copy_range(from, to, start, end)?;
+            pos = end;
+        }
     }
-    let mut pos = 0;
-    while let Some((start, end)) = next_data(from, pos, len)? {
-        copy_range(from, to, start, end)?;
-        pos = end;
+    // Only where it is needed: it changes the time.
+    match super::stat::stat(super::At::fd(to))?.size == len {
+        true => Ok(()),
+        false => rustix::fs::ftruncate(to, len),
     }
-    rustix::fs::ftruncate(to, len)
 }
 
 /// Copies the first `len` bytes of `from`, which has no holes, to the empty file `to`.

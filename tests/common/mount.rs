@@ -26,6 +26,8 @@ const OWN_OPTIONS: [&str; 3] = ["passthrough", "threads", "whiteouts"];
 pub struct Spec {
     /// Lower layers, bottom to top.
     pub lowers: Vec<PathBuf>,
+    /// Data-only layers, topmost first.
+    pub data: Vec<PathBuf>,
     /// Upper and work directory.
     pub upper: Option<(PathBuf, PathBuf)>,
     /// Further options, in the kernel's words.
@@ -267,8 +269,12 @@ pub fn is_mounted(path: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
 }
 
-/// `mount -f [--read-only] [--work DIR] [-o OPTS] LOWER[:LOWER…][:UPPER] MERGED`.
+/// `mount -f [--read-only] [--work DIR] [-o OPTS] LOWER[:LOWER…][:UPPER] MERGED`, or all layers
+/// as options where there are data-only ones.
 pub fn arguments(spec: &Spec) -> Vec<std::ffi::OsString> {
+    if !spec.data.is_empty() {
+        return layer_options(spec);
+    }
     let mut arguments: Vec<std::ffi::OsString> = vec!["mount".into(), "-f".into()];
     let mut layers: Vec<&Path> = spec.lowers.iter().map(PathBuf::as_path).collect();
     match &spec.upper {
@@ -293,6 +299,19 @@ pub fn arguments(spec: &Spec) -> Vec<std::ffi::OsString> {
     }
     arguments.extend([joined, spec.merged.clone().into()]);
     arguments
+}
+
+fn layer_options(spec: &Spec) -> Vec<std::ffi::OsString> {
+    let option = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let mut options: Vec<String> =
+        spec.lowers.iter().rev().map(|path| option("lowerdir+", path)).collect();
+    options.extend(spec.data.iter().map(|path| option("datadir+", path)));
+    if let Some((upper, work)) = &spec.upper {
+        options.extend([option("upperdir", upper), option("workdir", work)]);
+    }
+    options.extend(spec.options.iter().cloned());
+    let options = options.join(",").into();
+    vec!["mount".into(), "-f".into(), "-o".into(), options, spec.merged.clone().into()]
 }
 
 /// Asserts that `backend` refuses `spec`; ovlfuse with the exit code `code`.
@@ -326,7 +345,11 @@ fn mount_kernel(spec: &Spec) -> std::io::Result<()> {
             set("workdir", work)?;
         }
         // The kernel refuses a lone lower layer; an empty one below changes nothing.
-        None => set("lowerdir+", &spec.merged)?,
+        None if spec.data.is_empty() => set("lowerdir+", &spec.merged)?,
+        None => {}
+    }
+    for data in &spec.data {
+        set("datadir+", data)?;
     }
     if spec.context != Context::root {
         fsconfig_set_flag(fs.as_fd(), "userxattr")?;

@@ -13,6 +13,7 @@ pub struct Sandbox {
     root: PathBuf,
     context: Context,
     lowers: Vec<Tree>,
+    data: Vec<Tree>,
     upper: Option<(Tree, PathBuf)>,
     merged: Tree,
     options: Vec<String>,
@@ -35,6 +36,7 @@ impl Sandbox {
             root: root.into(),
             context,
             lowers: Vec::new(),
+            data: Vec::new(),
             upper: Some((tree.sub("upper"), root.join("work"))),
             merged: tree.sub("merged"),
             options: Vec::new(),
@@ -78,6 +80,14 @@ impl Sandbox {
         let tree = Tree::new(path);
         self.lowers.push(tree.clone());
         tree
+    }
+
+    /// Adds a data-only layer below all others.
+    pub fn add_data(&mut self) -> Tree {
+        let name = format!("data{}", self.data.len());
+        self.scratch().dir(&name);
+        self.data.push(self.scratch().sub(name));
+        self.data[self.data.len() - 1].clone()
     }
 
     /// The upper layer.
@@ -174,7 +184,7 @@ impl Sandbox {
     pub fn mount_as(&mut self, backend: Backend) -> Tree {
         assert!(self.mounted.is_none(), "mounted twice");
         if self.untouched.is_empty() {
-            self.untouched = self.lowers.iter().map(layer_snapshot).collect();
+            self.untouched = self.lowers.iter().chain(&self.data).map(layer_snapshot).collect();
         }
         self.mounted = Some(Mount::new(backend, self.spec(), &self.root.join("log")));
         self.merged()
@@ -184,6 +194,7 @@ impl Sandbox {
     pub fn spec(&self) -> Spec {
         Spec {
             lowers: self.lowers.iter().map(|tree| tree.path().into()).collect(),
+            data: self.data.iter().map(|tree| tree.path().into()).collect(),
             upper: self.upper.as_ref().map(|(tree, work)| (tree.path().into(), work.clone())),
             options: self.options.clone(),
             merged: self.merged.path().into(),
@@ -278,7 +289,7 @@ impl Sandbox {
     /// Asserts that no lower layer changed since the first mount, not even a change time.
     #[track_caller]
     pub fn assert_lowers_untouched(&self) {
-        for (tree, before) in self.lowers.iter().zip(&self.untouched) {
+        for (tree, before) in self.lowers.iter().chain(&self.data).zip(&self.untouched) {
             before.assert_same(
                 &layer_snapshot(tree),
                 &format!("{} before / after", tree.path().display()),

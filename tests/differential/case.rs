@@ -88,6 +88,7 @@ impl Layers {
         let log = home.join("log");
         let mut spec = Spec {
             lowers: lowers.clone(),
+            data: Vec::new(),
             upper: None,
             options: Vec::new(),
             merged: make("nested"),

@@ -48,11 +48,28 @@ fn lowers() {
         (&[b"lowerdir+=a", b"lowerdir+=b:c"], &[b"a", b"b:c"]),
         (&[b"lowerdir+=a,lowerdir=b"], &[b"b"]),
         (&[b"lowerdir=a=b"], &[b"a=b"]),
+        (&[b"lowerdir=a::b", b"lowerdir=c"], &[b"c"]),
     ];
     for (lists, lowers) in cases {
         let (config, _) = parse(lists).unwrap();
         assert_eq!(config.lowers, paths(lowers), "{lists:?}");
         assert!(config.mount.read_only && config.upper.is_none());
+    }
+}
+
+#[test]
+fn data_only_layers() {
+    type Case<'a> = (&'a [u8], List<'a>, List<'a>);
+    let cases: &[Case<'_>] = &[
+        (b"lowerdir=a::b", &[b"a"], &[b"b"]),
+        (b"lowerdir=a:b::c::d", &[b"a", b"b"], &[b"c", b"d"]),
+        (b"lowerdir=a::b\\:\\:c", &[b"a"], &[b"b::c"]),
+        (b"lowerdir+=a,datadir+=b,datadir+=c:d", &[b"a"], &[b"b", b"c:d"]),
+    ];
+    for (list, lowers, data) in cases {
+        let (config, _) = parse(&[list]).unwrap();
+        assert_eq!(config.lowers, paths(lowers), "{}", list.escape_ascii());
+        assert_eq!(config.data_lowers, paths(data), "{}", list.escape_ascii());
     }
 }
 
@@ -94,6 +111,10 @@ fn behaviour() {
         ("index=on", |c| c.index),
         ("index=on,index=off", |c| !c.index),
         ("xino=on", |c| c.fixed_lowers),
+        ("metacopy=off", |c| !c.metacopy && c.redirect_dir.is_none()),
+        ("metacopy=on", |c| c.metacopy && c.redirect_dir == Some(RedirectDir::On)),
+        ("metacopy=on,redirect_dir=on,userxattr", |c| c.metacopy),
+        ("redirect_dir=off,metacopy=on,metacopy=off", |c| !c.metacopy),
         ("whiteouts=kernel", |c| !c.dot_wh),
         ("whiteouts=kernel,whiteouts=dot_wh", |c| c.dot_wh),
         ("threads=3", |c| c.threads == 3),
@@ -217,8 +238,17 @@ fn bad_options() {
         ("lowerdir=a:", "empty path"),
         ("lowerdir=:a", "empty path"),
         ("lowerdir=a:::b", "empty path"),
-        ("lowerdir=a:b::c", "data-only"),
+        ("lowerdir=a:b::c:d", "data-only"),
+        ("lowerdir=::c", "empty path"),
+        ("lowerdir=a::", "empty path"),
         ("lowerdir=a,lowerdir+=b", "cannot follow"),
+        ("lowerdir=a,datadir+=b", "'datadir+' cannot follow 'lowerdir'"),
+        ("lowerdir+=a,datadir+=b,lowerdir+=c", "cannot follow 'datadir+'"),
+        ("datadir+=a", "cannot come before"),
+        ("metacopy=maybe", "the values are off, on"),
+        ("lowerdir=l,upperdir=u,metacopy=on,redirect_dir=off", "needs redirect_dir=on"),
+        ("lowerdir=l,upperdir=u,metacopy=on,redirect_dir=follow", "needs redirect_dir=on"),
+        ("lowerdir=l,metacopy=on,redirect_dir=nofollow", "needs redirect_dir=on"),
         ("lowerdir=", "no lower layer"),
         ("upperdir=u", "no lower layer"),
     ];
