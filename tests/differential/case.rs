@@ -83,8 +83,9 @@ impl Layers {
             path
         };
         let lowers: Vec<PathBuf> = (0..script.lowers).map(|n| make(&format!("l{n}"))).collect();
+        let data: Vec<PathBuf> = (0..script.data).map(|n| make(&format!("d{n}"))).collect();
         let (upper, work, merged) = (make("upper"), make("work"), make("merged"));
-        layers::build(&script.lines, &lowers, &upper, context);
+        layers::build(&script.lines, (&lowers, &data), &upper, context);
         let log = home.join("log");
         let mut spec = Spec {
             lowers: lowers.clone(),
@@ -104,7 +105,7 @@ impl Layers {
             mount
         });
         let options = script.options.clone();
-        spec = Spec { upper: Some((upper, work)), options, merged, ..spec };
+        spec = Spec { data, upper: Some((upper, work)), options, merged, ..spec };
         Self { lowers, _nested: nested, spec, log }
     }
 

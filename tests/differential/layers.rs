@@ -18,16 +18,22 @@ use crate::common::Context;
 /// The modification time of entries that no line gives another.
 const OLD: i64 = 1_000_000_000;
 
-/// Makes the layers in `lowers` and `upper` (which exist) from `lines`. What cannot be made is
-/// left out: the same lines leave out the same things everywhere.
-pub fn build(lines: &[Line], lowers: &[PathBuf], upper: &Path, context: Context) {
+/// Makes the layers in `lowers`, `data` and `upper` (which exist) from `lines`. What cannot be
+/// made is left out: the same lines leave out the same things everywhere.
+pub fn build(
+    lines: &[Line],
+    (lowers, data): (&[PathBuf], &[PathBuf]),
+    upper: &Path,
+    context: Context,
+) {
     let mut times = Vec::new();
     for line in lines.iter().filter(|line| line.is_layer()) {
         let layer = match line.word(0) {
             "U" => upper,
             number => {
                 let index: usize = number[1..].parse().expect("a layer's number");
-                let Some(layer) = lowers.get(index) else { continue };
+                let layers = if number.starts_with('D') { data } else { lowers };
+                let Some(layer) = layers.get(index) else { continue };
                 layer
             }
         };
@@ -39,9 +45,7 @@ pub fn build(lines: &[Line], lowers: &[PathBuf], upper: &Path, context: Context)
     }
     let all: Vec<&Path> = lowers.iter().map(PathBuf::as_path).chain([upper]).collect();
     phantom::remove(&all, context);
-    for layer in all {
-        age(layer);
-    }
+    all.into_iter().chain(data.iter().map(PathBuf::as_path)).for_each(age);
     for (path, seconds, nanoseconds) in times {
         if let Err(error) = set_mtime(&path, seconds, nanoseconds) {
             log_skip(&format!("mtime {}", path.display()), &error);
@@ -78,6 +82,15 @@ fn entry(line: &Line, layer: &Path, context: Context) -> io::Result<()> {
             let start = line.count(4).saturating_sub(tail.len());
             file.write_all_at(&tail, u64::try_from(start).expect("a size"))?;
             chmodat(CWD, &path, mode(3), AtFlags::empty())?;
+        }
+        "bare" => {
+            let file = std::fs::File::create_new(&path)?;
+            file.set_len(u64::try_from(line.number(4)).expect("a size"))?;
+            chmodat(CWD, &path, mode(3), AtFlags::empty())?;
+            lsetxattr(&path, overlay("metacopy"), b"", XattrFlags::empty())?;
+            if !line.word(5).is_empty() {
+                lsetxattr(&path, overlay("redirect"), &line.raw(5), XattrFlags::empty())?;
+            }
         }
         "link" => linkat(CWD, &path, CWD, layer.join(line.path(3)), AtFlags::empty())?,
         "symlink" => symlinkat(line.path(3), CWD, &path)?,

@@ -3,7 +3,9 @@
 //! ```text
 //! lowers 2                            how many lower layers, bottom to top L0, L1, …
 //! nested                              the lower half of them is an overlay of the kernel's
+//! data 1                              how many data-only layers, D0, D1, …; none without it
 //! L0 file a 0644 100 7                path, mode, size, seed of the content
+//! L1 bare b 0644 100 /a               metadata only: path, mode, size, redirect if any
 //! U whiteout b                        an entry of the upper layer
 //! mkdir a/b 0755                      a call
 //! @alice/077+3050 unlink a            the same call of somebody else: user/umask+group
@@ -36,6 +38,8 @@ pub struct Script {
     /// Whether the lower half of them is mounted as an overlay of its own, which is then the
     /// lowest layer.
     pub nested: bool,
+    /// How many data-only layers there are.
+    pub data: usize,
     /// Mount options, in the kernel's words.
     pub options: Vec<String>,
     /// Entries of the layers, then calls.
@@ -53,6 +57,7 @@ impl Script {
                 [first, ..] if first.starts_with('#') => {}
                 ["lowers", count] => script.lowers = count.parse().expect("a number of lowers"),
                 ["nested"] => script.nested = true,
+                ["data", count] => script.data = count.parse().expect("a number of layers"),
                 ["option", option] => script.options.push((*option).to_owned()),
                 words => script.lines.push(Line::new(words)),
             }
@@ -66,6 +71,9 @@ impl fmt::Display for Script {
         writeln!(f, "lowers {}", self.lowers)?;
         if self.nested {
             writeln!(f, "nested")?;
+        }
+        if self.data > 0 {
+            writeln!(f, "data {}", self.data)?;
         }
         for option in &self.options {
             writeln!(f, "option {option}")?;
@@ -92,7 +100,7 @@ impl Line {
     /// Whether it makes a layer's entry.
     pub fn is_layer(&self) -> bool {
         let first = self.words[0].as_str();
-        let number = first.strip_prefix('L').is_some_and(|n| n.parse::<usize>().is_ok());
+        let number = first.strip_prefix(['L', 'D']).is_some_and(|n| n.parse::<usize>().is_ok());
         first == "U" || number
     }
 

@@ -5,10 +5,10 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
-use crate::common::{Backend, Sandbox, Tree, backend, wait};
+use crate::common::{Backend, Context, Sandbox, Tree, backend, wait};
 
 mounted_tests! {
-    [root userns]: during_copy_up, during_renames, during_removal, during_creation, during_directory_replacement;
+    [root userns]: during_copy_up, while_data_follows, during_renames, during_removal, during_creation, during_directory_replacement;
 }
 
 /// Runs `work` on a thread, kills the daemon as soon as `reached` holds, and mounts again.
@@ -69,6 +69,47 @@ fn during_copy_up(s: &mut Sandbox) {
         }
         for index in 0..60 {
             assert!(m.read(format!("d{}/f{index}", index % 3)).starts_with(&content));
+        }
+        s.unmount();
+    }
+    s.mount();
+}
+
+/// Data that comes to upper after its metadata: below until it is whole.
+fn while_data_follows(s: &mut Sandbox) {
+    if skip() {
+        return;
+    }
+    s.option("metacopy=on");
+    if s.context() != Context::root {
+        s.kernel_disagrees("the kernel refuses metacopy=on with userxattr");
+    }
+    let content: Vec<u8> = (0..1_000_003_u32).map(|i| (i % 251) as u8).collect();
+    for index in 0..40 {
+        s.lower().file(format!("f{index}"), &content);
+    }
+    for round in [1, 7, 25] {
+        s.mount();
+        let (upper, mark) = (s.upper(), s.overlay_xattr("metacopy"));
+        let follow = |m: &Tree| {
+            for index in 0..40 {
+                let path = m.at(format!("f{index}"));
+                rustix::fs::chmod(&path, 0o600.into()).unwrap();
+                std::fs::OpenOptions::new()
+                    .append(true)
+                    .open(path)
+                    .unwrap()
+                    .write_all(b"+")
+                    .unwrap();
+            }
+        };
+        let whole =
+            || upper.names("").iter().filter(|name| upper.xattr(name, &mark).is_none()).count();
+        let m = kill_when(s, follow, || whole() >= round);
+        for index in 0..40 {
+            let read = m.read(format!("f{index}"));
+            assert!(read.starts_with(&content), "f{index}: {} bytes", read.len());
+            assert!(read[content.len()..].iter().all(|byte| *byte == b'+'), "f{index}");
         }
         s.unmount();
     }

@@ -13,6 +13,39 @@ impl Writer<'_> {
         if self.rng.chance(50) {
             self.layer("U", 6);
         }
+        for name in std::mem::take(&mut self.late) {
+            self.remember(&name, Kind::File);
+        }
+    }
+
+    /// Files whose metadata is in one layer and whose data is in another, under names that
+    /// nothing else gets before the calls; how many data-only layers there are.
+    pub(super) fn bare_files(&mut self, lowers: usize) -> usize {
+        let layers = self.rng.pick(&[0, 0, 1, 2]);
+        let sizes = ["0", "5", "100", "5000", "20000"].map(|size| (size, self.next_seed()));
+        for (number, (size, seed)) in sizes.iter().enumerate() {
+            self.push(&["L0", "file", &format!("data{number}"), "0644", size, seed]);
+            if layers > 0 {
+                let layer = format!("D{}", self.rng.below(layers));
+                self.push(&[&layer, "file", &format!("far{number}"), "0644", size, seed]);
+            }
+        }
+        for number in 0..self.rng.below(6) {
+            let which = self.rng.below(sizes.len());
+            let layer = self.rng.below(lowers);
+            let (target, name) = match self.rng.below(4) {
+                0 if layer > 0 => (String::new(), format!("data{which}")),
+                1 if layer > 0 => (format!("data{which}"), format!("bare{number}")),
+                2 if layers > 0 => (format!("/far{which}"), format!("bare{number}")),
+                _ => (format!("/data{which}"), format!("bare{number}")),
+            };
+            let (layer, mode, size) = (format!("L{layer}"), self.mode(), sizes[which].0);
+            let target = (!target.is_empty()).then_some(target.as_str());
+            let words = [layer.as_str(), "bare", &name, mode, size];
+            self.push(&words.into_iter().chain(target).collect::<Vec<_>>());
+            self.late.push(name);
+        }
+        layers
     }
 
     /// What was named as a directory so far.

@@ -38,6 +38,8 @@ struct Writer<'a> {
     paths: Vec<(String, Kind)>,
     /// Directories of the layers below the one being written.
     below: Vec<String>,
+    /// Files that only calls shall meet.
+    late: Vec<String>,
     seed: u64,
 }
 
@@ -45,18 +47,22 @@ struct Writer<'a> {
 pub fn script(seed: u64, calls: usize, context: Context) -> Script {
     let mut rng = Rng::new(seed);
     let lowers = rng.pick(&[1, 1, 2, 2, 3, 3, 5, 8]);
+    let options = options();
     let nested = std::env::var_os("OVLFUSE_DIFF_NESTED").is_some();
     let links = (context == Context::root && !nested) || rng.chance(40);
     let mut writer = Writer {
         rng: &mut rng,
         context,
         links,
-        linked_layers: options().iter().any(|option| option == "index=on"),
+        linked_layers: options.iter().any(|option| option == "index=on"),
         lines: Vec::new(),
         paths: Vec::new(),
         below: Vec::new(),
+        late: Vec::new(),
         seed: 0,
     };
+    let bare = !nested && options.iter().any(|option| option == "metacopy=on");
+    let data = if bare { writer.bare_files(lowers) } else { 0 };
     writer.layers(lowers);
     for number in 1..=calls {
         writer.call();
@@ -64,7 +70,7 @@ pub fn script(seed: u64, calls: usize, context: Context) -> Script {
             writer.push(&["compare"]);
         }
     }
-    Script { lowers, nested, options: options(), lines: writer.lines }
+    Script { lowers, nested, data, options, lines: writer.lines }
 }
 
 /// The mount options that the environment asks for.
