@@ -114,7 +114,7 @@ impl Fs {
                 Err(e) => result = Err(e),
             }
         }
-        log::warn!("no data-only layer has a file {}", known.path.escape_ascii());
+        log::debug!("no data-only layer has a file {}", known.path.escape_ascii());
         result
     }
 

@@ -104,7 +104,6 @@ impl Fs {
         if source.node.kind == Kind::Dir && !exchange {
             self.check_victim(new)?;
         }
-        self.copy_up(new.parent, 0)?;
         let sides = std::iter::once((&source, old)).chain(target.iter().map(|t| (t, new)));
         for (child, spot) in sides {
             self.copy_up_metadata_as(&child.node, Some(spot.link()))?;
@@ -113,6 +112,8 @@ impl Fs {
             if self.detaches() {
                 self.detach(&child.node)?;
             }
+            // Not before the source, which may not be to be had.
+            self.copy_up(new.parent, 0)?;
         }
         if !exchange {
             self.copy_up_indexed(new.parent, new.name)?;
