@@ -165,8 +165,8 @@ impl Fs {
         let is_dir = moved.node.kind == Kind::Dir;
         let victim = target.child.as_ref();
         // The kernel marks before it knows whether a directory of upper alone can be replaced.
-        if moved.node.is_pure_upper() && victim.is_some_and(|v| v.node.is_pure_upper()) {
-            self.hide_below(upper, from, new.parent)?;
+        if is_dir && victim.is_some_and(|v| v.node.is_pure_upper()) {
+            self.prepare_side(upper, &moved, (from, old), new.parent)?;
         }
         // Locked after its parents, so that nothing is made in it meanwhile.
         let _victims = match victim {
