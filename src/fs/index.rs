@@ -149,9 +149,17 @@ impl Fs {
         Ok(())
     }
 
+    /// Makes sure that the links of `node`, if it is indexed, are counted from upper, before a link
+    /// is made there. The caller has the lock on `place`.
+    pub(super) fn settle_links(&self, node: &Node) -> Result<()> {
+        let Some(entry) = node.index() else { return Ok(()) };
+        let at = At::new(self.upper()?.work.dir(), &entry);
+        self.count_links(node, self.union_nlink(at, &stat::stat(at)?)?)
+    }
+
     /// Stores that the union has `links` names of the indexed `node`, relative to what upper counts
     /// (`ovl_set_nlink_upper`).
-    pub(super) fn count_links(&self, node: &Node, links: u32) -> Result<()> {
+    fn count_links(&self, node: &Node, links: u32) -> Result<()> {
         let Some(entry) = node.index() else { return Ok(()) };
         let upper = self.upper()?;
         let at = At::new(upper.work.dir(), &entry);
@@ -180,27 +188,23 @@ impl Fs {
         self.upper()?.mark(at, OverlayName::Nlink, &value)
     }
 
-    /// Copies up what is called `name` in `parent` if it gets an index entry: its links cannot be
-    /// counted before (`ovl_nlink_start`).
+    /// Copies up what is called `name` in `parent`, and about to be replaced, if it gets an index
+    /// entry: its links cannot be counted before (`ovl_nlink_start`). It is known, because the
+    /// kernel has looked it up.
     ///
     /// # Errors
-    /// Those of [`Self::copy_up`]; a missing name is none.
+    /// Those of [`Self::copy_up`].
     pub(super) fn copy_up_indexed(&self, parent: &Arc<Node>, name: &[u8]) -> Result<()> {
         if !self.has_index() {
             return Ok(());
         }
-        let child = {
-            let _names = parent.dir()?.lock.read();
-            match self.child(parent, name) {
-                Err(Errno::NOENT) => return Ok(()),
-                child => child?,
-            }
-        };
-        if child.node.in_upper() || !self.needs_index(&self.node_attr(&child.node)?) {
+        let known = self.names.find(parent, name).filter(|node| node.kind != Kind::Dir);
+        let Some(node) = known else { return Ok(()) };
+        if node.in_upper() || !self.needs_index(&self.node_attr(&node)?) {
             return Ok(());
         }
         let link = Link { parent: Arc::clone(parent), name: name.into() };
-        self.copy_up_metadata_as(&child.node, Some(link))
+        self.copy_up_metadata_as(&node, Some(link))
     }
 
     /// The number of links of the lower file called `name` in `parent`.

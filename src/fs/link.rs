@@ -42,8 +42,7 @@ impl Fs {
         let to = At::new(parent_fd.as_fd(), name);
         let mut place = node.place.write();
         let stat = self.at_place(&node, &place, |from, _| {
-            let links = self.stat_at(&node, from)?.nlink;
-            self.count_links(&node, links)?;
+            self.settle_links(&node)?;
             if !from.is_fd() && self.shows_other_ino(&node, from)? {
                 self.set_impure(&parent)?;
             }

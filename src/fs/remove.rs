@@ -1,7 +1,7 @@
 //! Removing names: UNLINK and RMDIR.
 
 use super::Fs;
-use super::node::{Gone, Kept, Node};
+use super::node::{Gone, Kept, Link, Node};
 use crate::layer::work::check_only_whiteouts;
 use crate::sys::{At, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
@@ -18,14 +18,22 @@ impl Fs {
         let parent = self.nodes.get(parent)?;
         self.check_removing(&parent, name)?;
         self.wait_for_copy(&parent, name);
-        self.copy_up_indexed(&parent, name)?;
         self.copy_up(&parent, 0)?;
-        let _names = self.lock_names(&parent)?;
-        let child = self.child(&parent, name)?;
-        if child.node.kind == Kind::Dir {
-            return Err(Errno::ISDIR);
+        loop {
+            let names = self.lock_names(&parent)?;
+            let child = self.child(&parent, name)?;
+            if child.node.kind == Kind::Dir {
+                return Err(Errno::ISDIR);
+            }
+            let stat = self.node_attr(&child.node)?;
+            if child.node.in_upper() || !self.needs_index(&stat) {
+                return self.remove(&parent, name, &child.node, stat);
+            }
+            // Its links cannot be counted before (`ovl_nlink_start`).
+            drop(names);
+            let link = Link { parent: Arc::clone(&parent), name: name.into() };
+            self.copy_up_as(&child.node, Some(link), u64::MAX)?;
         }
-        self.remove(&parent, name, &child.node)
     }
 
     /// Removes the directory `name`, which shows no entries, from the directory `parent`.
@@ -47,7 +55,8 @@ impl Fs {
         let child = self.child(&parent, name)?;
         let _victims = self.lock_names(&child.node)?;
         self.check_empty(&child.node)?;
-        self.remove(&parent, name, &child.node)
+        let stat = self.node_attr(&child.node)?;
+        self.remove(&parent, name, &child.node, stat)
     }
 
     /// Checks that the directory `node`, whose lock the caller holds, shows no entries.
@@ -62,8 +71,7 @@ impl Fs {
     }
 
     /// Takes `name` out of upper, or puts a whiteout there if something below would show.
-    fn remove(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>) -> Result<()> {
-        let stat = self.node_attr(node)?;
+    fn remove(&self, parent: &Arc<Node>, name: &[u8], node: &Arc<Node>, stat: Stat) -> Result<()> {
         let mut place = node.place.write();
         self.link_up(node, &place, parent, name)?;
         let in_upper = node.in_upper();
@@ -145,10 +153,11 @@ impl Fs {
         kept: Option<Kept>,
     ) {
         // An indexed one is used by its entry while it has names, known ones or not.
-        if self.names.unlink(node, parent, name) || node.is_indexed() && !self.lose_link(node) {
+        let indexed = node.is_indexed();
+        if self.names.unlink(node, parent, name) || indexed && !self.lose_link(node) {
             return;
         }
-        stat.nlink = match node.in_upper() && node.kind != Kind::Dir {
+        stat.nlink = match node.in_upper() && node.kind != Kind::Dir && !indexed {
             true => stat.nlink.saturating_sub(1),
             false => 0,
         };
