@@ -216,3 +216,26 @@ fn every_module_says_what_it_is() {
         "files without a module comment",
     );
 }
+
+/// `docs/CHECKLIST.md` names files of the repository, and tests as `FILE: NAME, NAME`.
+#[test]
+fn every_test_of_the_checklist_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join("docs/CHECKLIST.md")).expect("docs/CHECKLIST.md");
+    let is_path = |span: &&str| ["tests/", "src/"].iter().any(|folder| span.starts_with(folder));
+    let mut missing = Vec::new();
+    for span in list.split('`').skip(1).step_by(2).filter(is_path) {
+        let (path, names) = span.split_once(": ").unwrap_or((span, ""));
+        let path = root.join(path);
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let is_there = |name: &&str| {
+            text.contains(&format!("fn {name}(")) || text.contains(&format!("] {name}: "))
+        };
+        let names = names.split(", ").filter(|name| !name.is_empty());
+        missing.extend(names.filter(|name| !is_there(name)).map(|name| format!("{span}: {name}")));
+        if !path.exists() {
+            missing.push(span.to_owned());
+        }
+    }
+    assert_none(missing, "docs/CHECKLIST.md names what is not there");
+}
