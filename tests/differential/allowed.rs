@@ -125,6 +125,9 @@ pub fn ends(line: &Line, kernel: &str, ovlfuse: &str, circumstances: Circumstanc
     let brings_back = changes && kernel == "ok" && ovlfuse == "EEXIST";
     // One of the kernel's two inodes of a file has the owner and mode of before.
     let refused = |result: &str| ["EACCES", "EPERM"].contains(&result);
+    // And a pipe that is open by one name has no reader by the other.
+    let opens = ["open", "read", "write", "append"].contains(&line.word(0));
+    let refused = |result: &str| refused(result) || (opens && result == "ENXIO");
     let differs = circumstances.splits_inodes() && kernel != ovlfuse;
     brings_back || (differs && (refused(kernel) || refused(ovlfuse)))
 }
