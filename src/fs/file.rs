@@ -399,6 +399,15 @@ pub(super) fn with_rights_of<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -
     }
 }
 
+/// Makes a change with the rights of `caller`, so that set-gid is cleared where it would be natively.
+/// The kernel has allowed it; to who owns the object by a capability only it is not refused.
+pub(super) fn as_caller_if_allowed(caller: Caller, change: impl Fn() -> Result<()>) -> Result<()> {
+    match with_rights_of(caller, &change) {
+        Err(Errno::PERM | Errno::ACCESS) => change(),
+        done => done,
+    }
+}
+
 /// Takes set-id bits from the file `fd` as a change of its data by `caller` would: the kernel's
 /// overlayfs does so before it tries, and may fail then (`fs/overlayfs/file.c: ovl_fallocate`).
 fn drop_set_id(fd: &OwnedFd, caller: Caller) -> Result<()> {

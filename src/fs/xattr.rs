@@ -1,8 +1,8 @@
 //! Extended attributes, with overlay's own hidden and everybody else's escaped.
 
+use super::file::as_caller_if_allowed;
 use super::{Caller, Fs};
 use crate::format::Namespace;
-use crate::sys::identity::{self, Privilege};
 use crate::sys::{Errno, Result, xattr};
 use std::ffi::CString;
 
@@ -64,7 +64,8 @@ impl Fs {
         let stored = self.stored(name)?;
         self.copy_up_metadata(&node)?;
         self.on(&node, |at, _| {
-            as_caller_for_acl(name, caller, || xattr::set(at, &stored, value, flags))
+            let set = || xattr::set(at, &stored, value, flags);
+            if is_acl(name) { as_caller_if_allowed(caller, set) } else { set() }
         })
     }
 
@@ -81,7 +82,10 @@ impl Fs {
             self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;
         }
         self.copy_up_metadata(&node)?;
-        self.on(&node, |at, _| as_caller_for_acl(name, caller, || xattr::remove(at, &stored)))
+        self.on(&node, |at, _| {
+            let remove = || xattr::remove(at, &stored);
+            if is_acl(name) { as_caller_if_allowed(caller, remove) } else { remove() }
+        })
     }
 
     /// How the name that a user of the mount gives is stored.
@@ -96,17 +100,4 @@ impl Fs {
 
 fn is_acl(name: &[u8]) -> bool {
     name.starts_with(b"system.posix_acl_")
-}
-
-/// Changes an ACL as the caller, so that set-gid is cleared where it would be
-/// natively; an owner by capability only has no such rule.
-fn as_caller_for_acl(name: &[u8], caller: Caller, change: impl Fn() -> Result<()>) -> Result<()> {
-    if !is_acl(name) || !identity::may_chown() {
-        return change();
-    }
-    let privilege = Privilege::Caller { pid: caller.pid };
-    match identity::as_user(caller.uid, caller.gid, privilege, &change) {
-        Err(Errno::PERM | Errno::ACCESS) => change(),
-        done => done,
-    }
 }
