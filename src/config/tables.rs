@@ -16,7 +16,7 @@ pub struct Choice {
 
 const NOT_YET: &str = "is not supported by this version";
 const NO_WRITEBACK: &str =
-    "is not supported by this version: what is written goes to the upper layer at once";
+    "is not supported: the times and sizes that are shown would not be those in the upper layer";
 const NO_HANDLES: &str =
     "cannot work in FUSE: file handles of a FUSE mount do not outlive its daemon";
 const NO_VERITY: &str = "cannot work in FUSE: only the kernel can check fs-verity digests while it \
