@@ -60,6 +60,8 @@ pub struct Config {
     pub view: ViewOptions,
     /// How the kernel is asked to mount it.
     pub mount: MountFlags,
+    /// The kernel opens files without asking, beside an upper as well.
+    pub no_open: bool,
     /// The kernel reads files of the layers itself.
     pub passthrough: bool,
     /// Threads that read requests, at least 1.

@@ -44,6 +44,7 @@ pub struct Options {
     /// Every owner and group is shown as 0 where nothing says otherwise.
     squash_to_root: bool,
     mount: MountFlags,
+    no_open: bool,
     passthrough: bool,
     threads: usize,
     /// Unknown options are only warned of (`-s` of mount(8)).
@@ -72,6 +73,7 @@ impl Options {
             view: ViewOptions::default(),
             squash_to_root: false,
             mount: MountFlags::default(),
+            no_open: false,
             passthrough: false,
             threads: DEFAULT_THREADS,
             sloppy: false,
@@ -246,6 +248,7 @@ impl Options {
             (b"xino", _) => self.set_xino(item)?,
             (b"threads", _) => self.threads = item.threads()?,
             (b"threaded", _) => self.threads = item.one_of(THREADED)?,
+            (b"no_open", None) => self.no_open = true,
             (b"passthrough", None) => self.passthrough = true,
             (b"debug", None) => self.debug = true,
             _ => return Ok(false),
@@ -400,6 +403,7 @@ impl Options {
             dot_wh: self.dot_wh,
             view,
             mount,
+            no_open: self.no_open,
             passthrough: self.passthrough,
             threads: self.threads,
             index_bytes: DEFAULT_INDEX_BYTES,

@@ -46,6 +46,10 @@ impl Fs {
         let place = node.place.read();
         let stat = match &*place {
             Some(gone) => match &gone.kept {
+                // What is kept may still have its name in a lower layer.
+                Some(kept) if node.is_removed() => {
+                    Stat { nlink: 0, ..sys::stat::stat(At::fd(kept.fd.as_fd()))? }
+                }
                 Some(kept) => sys::stat::stat(At::fd(kept.fd.as_fd()))?,
                 None => gone.stat,
             },

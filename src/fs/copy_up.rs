@@ -7,7 +7,7 @@
 
 use super::Fs;
 use super::metacopy::Data;
-use super::node::{Link, Node};
+use super::node::{Kept, Link, Node};
 use crate::config::Fsync;
 use crate::format::index::{Nlink, entry_name};
 use crate::format::{Namespace, OverlayName};
@@ -149,7 +149,10 @@ impl Fs {
         }
         let mut missing = vec![Arc::clone(node)];
         let Some(mut link) = wanted.clone().or_else(|| node.link()) else {
-            return Err(self.copy_up_removed(node));
+            return match self.no_open && node.kind == Kind::File {
+                true => self.copy_up_unnamed(node),
+                false => Err(self.copy_up_removed(node)),
+            };
         };
         while !link.parent.in_upper() {
             missing.push(Arc::clone(&link.parent));
@@ -171,6 +174,33 @@ impl Fs {
             true => Errno::NOENT,
             false => self.set_impure(&parent).err().unwrap_or(Errno::EXIST),
         }
+    }
+
+    /// Copies up the removed file `node` without giving it a name again: it may have been opened for
+    /// writing before it was removed.
+    fn copy_up_unnamed(&self, node: &Node) -> Result<()> {
+        let upper = self.upper()?;
+        let busy = self.busy(node);
+        let _held = busy.lock();
+        if node.in_upper() {
+            return Ok(());
+        }
+        let (stat, metadata) =
+            self.on(node, |at, _| Ok((sys::stat::stat(at)?, self.open_lower(at)?)))?;
+        let copy = match node.lacks_data() {
+            true => self.copy_file(upper, &self.open_data(node)?, &stat, u64::MAX)?,
+            false => self.copy_file(upper, &metadata, &stat, u64::MAX)?,
+        };
+        let to = copy.at()?;
+        copy_owner_and_xattrs(upper, At::fd(metadata.as_fd()), to, &stat)?;
+        sys::node::chmod(to, stat.mode)?;
+        sys::node::set_times(to, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
+        let mut place = node.place.write();
+        let gone = place.as_mut().ok_or(Errno::STALE)?;
+        gone.kept = copy.file.map(|fd| Kept { fd: Arc::new(fd), counted: None });
+        self.drop_data(node);
+        node.set_in_upper();
+        Ok(())
     }
 
     /// Whether a change of the node `id` may wait for long: it is being copied

@@ -52,6 +52,7 @@ impl Fs {
     /// # Errors
     /// `EEXIST`, `EROFS`, those of open(2) and of copying up the directory.
     pub fn create(&self, new: New<'_>, flags: u32) -> Result<(Entry, u64)> {
+        let flags = if self.no_open { OFlags::RDWR.bits() } else { flags };
         let (entry, fd) = self.make(new, What::File(flags))?;
         let node = self.nodes.get(entry.id)?;
         let fd = fd.ok_or(Errno::IO)?;

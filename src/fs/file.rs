@@ -29,8 +29,9 @@ pub struct OpenFile {
     backing: RwLock<Backing>,
 }
 
-/// The handle of a file that the kernel opened without asking. A mount without an upper can do
-/// without OPEN: the data of a node is the same for everybody and stays it.
+/// The handle of a file that the kernel opened without asking. Without an upper the data of a node
+/// is the same for everybody and stays it; beside one it takes the right to open whatever the
+/// merged view lets clients open, at any time.
 pub const NO_HANDLE: u64 = 0;
 
 /// The flag of files that execve(2) opens (`__FMODE_EXEC` in the kernel's `include/linux/fs.h`).
@@ -107,6 +108,10 @@ impl Fs {
 
     /// Adds a file that was just created and opened as `fd`; its handle.
     pub(super) fn add_created(&self, node: Arc<Node>, flags: u32, fd: OwnedFd) -> u64 {
+        if self.no_open {
+            self.unopened.insert((node.id, LayerId::UPPER), Arc::new(fd));
+            return NO_HANDLE;
+        }
         let flags = OFlags::from_bits_retain(flags);
         self.add_file(node, flags, Backing { fd: Some(Arc::new(fd)), in_upper: true })
     }
@@ -170,16 +175,50 @@ impl Fs {
     /// # Errors
     /// `EBADF`; those of open(2), where nothing was opened yet.
     pub fn source(&self, id: u64, handle: u64) -> Result<Arc<OwnedFd>> {
-        if handle != NO_HANDLE || !self.is_read_only() {
+        if handle != NO_HANDLE {
             return self.backing(&*self.file(handle)?);
         }
         let node = self.nodes.get(id)?;
-        let key = (id, node.layer());
-        if let Some(fd) = self.readers.get(key) {
+        match self.unopened(&node) {
+            // Of what cannot be written to now, nothing is kept.
+            Err(_) if node.in_upper() => {
+                self.open_backing(&node, OFlags::RDONLY)?.fd.ok_or(Errno::IO)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Node `id` and the descriptor to change its data through, opened as `handle`; a file that
+    /// the kernel opened without asking is copied up by its first change.
+    fn target(&self, id: u64, handle: u64) -> Result<(Arc<Node>, Arc<OwnedFd>)> {
+        if handle != NO_HANDLE {
+            let file = self.file(handle)?;
+            return Ok((Arc::clone(&file.node), self.backing(&file)?));
+        }
+        let node = self.nodes.get(id)?;
+        // open(2) would have refused it.
+        self.check_unprotected(&node)?;
+        self.copy_up(&node, u64::MAX)?;
+        let fd = self.unopened(&node)?;
+        Ok((node, fd))
+    }
+
+    /// The descriptor of the file `node`, which nobody opened: for reading, in upper for writing too.
+    fn unopened(&self, node: &Node) -> Result<Arc<OwnedFd>> {
+        if !self.no_open {
+            return Err(Errno::BADF);
+        }
+        let key = (node.id, node.layer());
+        if let Some(fd) = self.unopened.get(key) {
             return Ok(fd);
         }
-        let fd = self.open_backing(&node, OFlags::RDONLY)?.fd.ok_or(Errno::IO)?;
-        self.readers.insert(key, Arc::clone(&fd));
+        let access = if node.is_whole_in_upper() { OFlags::RDWR } else { OFlags::RDONLY };
+        let opened = self.open_backing(node, access)?;
+        let fd = opened.fd.ok_or(Errno::IO)?;
+        // It may have been copied up meanwhile; and data that is elsewhere will be.
+        if opened.in_upper == key.1.is_upper() && !node.lacks_data() {
+            self.unopened.insert(key, Arc::clone(&fd));
+        }
         Ok(fd)
     }
 
@@ -217,24 +256,21 @@ impl Fs {
         Ok(done)
     }
 
-    /// Writes `bytes` at `offset`; the bytes written, fewer when the rest failed.
+    /// Writes `bytes` to the node and handle at `offset`; the bytes written, fewer when the rest failed.
     /// With `unprivileged`, a write by this caller clears set-id bits.
     ///
     /// # Errors
     /// Those of pwrite(2), when nothing was written.
     pub fn write(
         &self,
-        handle: u64,
+        (id, handle): (u64, u64),
         offset: u64,
         bytes: &[u8],
         unprivileged: Option<Caller>,
     ) -> Result<usize> {
-        let file = self.file(handle)?;
-        let fd = self.backing(&file)?;
+        let (node, fd) = self.target(id, handle)?;
         match unprivileged {
-            Some(caller) => {
-                self.change_data(&file.node, &fd, caller, || write_some(&fd, offset, bytes))
-            }
+            Some(caller) => self.change_data(&node, &fd, caller, || write_some(&fd, offset, bytes)),
             None => write_some(&fd, offset, bytes),
         }
     }
@@ -270,18 +306,15 @@ impl Fs {
     ///
     /// # Errors
     /// Those of fsync(2).
-    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
-        if self.fsync == Fsync::Volatile || self.is_read_only() {
+    pub fn fsync(&self, id: u64, handle: u64, data_only: bool) -> Result<()> {
+        if self.fsync == Fsync::Volatile || !self.nodes.get(id)?.in_upper() {
             return Ok(());
         }
-        let file = self.file(handle)?;
-        if !file.node.in_upper() {
-            return Ok(());
+        let node = self.nodes.get(id)?;
+        if node.lacks_data() {
+            return if data_only { Ok(()) } else { self.sync_metadata(&node) };
         }
-        if file.node.lacks_data() {
-            return if data_only { Ok(()) } else { self.sync_metadata(&file.node) };
-        }
-        let fd = self.backing(&file)?;
+        let fd = self.source(id, handle)?;
         if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
     }
 
@@ -314,19 +347,18 @@ impl Fs {
     /// Those of fallocate(2).
     pub fn fallocate(
         &self,
-        handle: u64,
+        (id, handle): (u64, u64),
         (offset, length): (u64, u64),
         mode: u32,
         caller: Caller,
     ) -> Result<()> {
-        let file = self.file(handle)?;
+        let (node, fd) = self.target(id, handle)?;
         let mode = FallocateFlags::from_bits_retain(mode);
-        let protection = self.protection(&file.node)?;
+        let protection = self.protection(&node)?;
         let appends = FallocateFlags::KEEP_SIZE.contains(mode);
         refuse(protection.immutable || protection.append && !appends)?;
-        let fd = self.backing(&file)?;
         let allocate = || data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length));
-        self.change_data(&file.node, &fd, caller, allocate)
+        self.change_data(&node, &fd, caller, allocate)
     }
 
     /// The next data (or hole) of node `id`, opened as `handle`, at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.
@@ -342,23 +374,23 @@ impl Fs {
         }
     }
 
-    /// Copies `len` bytes between two open files; the bytes copied.
+    /// Copies `len` bytes between two open files, each a node and a handle, from an offset of the
+    /// one to an offset of the other; the bytes copied.
     ///
     /// # Errors
     /// Those of copy_file_range(2).
     pub fn copy_file_range(
         &self,
-        from: (u64, u64),
-        to: (u64, u64),
+        (from, mut off_in): ((u64, u64), u64),
+        (to, mut off_out): ((u64, u64), u64),
         len: usize,
         caller: Caller,
     ) -> Result<usize> {
-        let source = self.backing(&*self.file(from.0)?)?;
-        let file = self.file(to.0)?;
-        refuse(self.protection(&file.node)?.immutable)?;
-        let target = self.backing(&file)?;
-        let (mut off_in, mut off_out) = (from.1, to.1);
-        self.change_data(&file.node, &target, caller, || {
+        // First, because it may be the source as well.
+        let (node, target) = self.target(to.0, to.1)?;
+        refuse(self.protection(&node)?.immutable)?;
+        let source = self.source(from.0, from.1)?;
+        self.change_data(&node, &target, caller, || {
             data::retry(|| {
                 let (off_in, off_out) = (Some(&mut off_in), Some(&mut off_out));
                 rustix::fs::copy_file_range(&source, off_in, &target, off_out, len)
@@ -371,12 +403,14 @@ impl Fs {
     /// object without one.
     pub(super) fn descriptor_to_keep(&self, node: &Node, at: At<'_>, stat: &Stat) -> Option<Kept> {
         let opens = node.opens();
-        if let Some(fd) = opens.iter().find_map(|f| f.descriptor()) {
+        let unopened = || self.unopened.get((node.id, node.layer()));
+        if let Some(fd) = opens.iter().find_map(|f| f.descriptor()).or_else(unopened) {
             return Some(Kept { fd, counted: None });
         }
         let needed = !matches!(node.kind, Kind::File | Kind::Symlink)
             || self.copying.contains_key(&node.id)
             || (stat.nlink > 1 && node.in_upper() && !node.is_indexed())
+            || (self.no_open && node.kind == Kind::File)
             || !opens.is_empty();
         // Else only a path descriptor can lead here, until the kernel forgets the object.
         let large = node.in_upper() && stat.blocks > KEPT_BLOCKS;

@@ -194,8 +194,8 @@ impl Fs {
             self.listings.forget(node.id);
             self.dirs.remove((node.id, LayerId::UPPER));
             dir.stack.iter().for_each(|lower| self.dirs.remove((node.id, lower.layer)));
-        } else if self.is_read_only() {
-            self.readers.remove((node.id, node.layer()));
+        } else if self.no_open {
+            self.unopened.remove((node.id, node.layer()));
         }
         if self.forgotten.fetch_add(1, Ordering::Relaxed) % TRIM_AFTER == TRIM_AFTER - 1 {
             sys::memory::trim();

@@ -97,8 +97,10 @@ pub struct Fs {
     nodes: NodeTable,
     names: Names,
     dirs: FdCache,
-    /// Files that are read without having been opened ([`file::NO_HANDLE`]).
-    readers: FdCache,
+    /// The kernel may open files without asking: they are known by their nodes alone.
+    no_open: bool,
+    /// Files that are used without having been opened ([`file::NO_HANDLE`]).
+    unopened: FdCache,
     topology: paths::Topology,
     /// Nodes being copied up, each with its latch.
     copying: DashMap<u64, Arc<Mutex<()>>>,
@@ -153,7 +155,8 @@ impl Fs {
             layers,
             names: Names::default(),
             dirs: FdCache::new(paths::cache_capacity()),
-            readers: FdCache::new(paths::cache_capacity()),
+            no_open: config.no_open || config.upper.is_none(),
+            unopened: FdCache::new(paths::cache_capacity()),
             topology: paths::Topology::default(),
             copying: DashMap::new(),
             hard_links: Mutex::default(),
@@ -181,6 +184,11 @@ impl Fs {
     /// Whether nothing can be changed.
     pub fn is_read_only(&self) -> bool {
         self.layers.upper.is_none()
+    }
+
+    /// Whether the kernel may open files without asking.
+    pub fn needs_no_open(&self) -> bool {
+        self.no_open
     }
 
     /// The writable layer.
@@ -230,7 +238,7 @@ impl Fs {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.dirs.shrink();
-                self.readers.shrink();
+                self.unopened.shrink();
                 self.close_idle_files();
                 open()
             }

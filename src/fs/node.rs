@@ -234,6 +234,11 @@ impl Node {
     /// Notes that the object is in upper now, under its name; `place` is the guard's content.
     pub fn move_to_upper(&self, place: &mut Option<Box<Gone>>) {
         *place = None;
+        self.set_in_upper();
+    }
+
+    /// Notes that the object is in upper now; its place is locked.
+    pub fn set_in_upper(&self) {
         self.layer.store(LayerId::UPPER.0, Ordering::Release);
     }
 

@@ -32,7 +32,7 @@ impl Fs {
             // Its links cannot be counted before (`ovl_nlink_start`).
             drop(names);
             let link = Link { parent: Arc::clone(&parent), name: name.into() };
-            self.copy_up_as(&child.node, Some(link), u64::MAX)?;
+            self.copy_up_metadata_as(&child.node, Some(link))?;
         }
     }
 

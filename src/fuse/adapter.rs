@@ -6,7 +6,8 @@
 //! request panicked, the crate answers with `EIO` when the object is dropped.
 
 use super::channel::Channel;
-use super::convert::{done, errno, new, send_value, set_time, wanted_size};
+use super::convert::{done, errno, new, send_value, sent_count, set_time, wanted_size};
+use super::init::{Wishes, negotiate};
 use super::ioctl::Command;
 use super::passthrough::Backings;
 use super::wire::{DirReply, Reply};
@@ -140,10 +141,9 @@ impl Adapter {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let passthrough = self.backings.is_some();
-        super::init::negotiate(config, self.view.acl, passthrough)?;
         let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
-        self.no_open = can_skip_open && self.fs.is_read_only() && !passthrough;
-        Ok(())
+        self.no_open = can_skip_open && self.fs.needs_no_open() && !passthrough;
+        negotiate(config, Wishes { acl: self.view.acl, no_open: self.no_open, passthrough })
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -328,7 +328,7 @@ impl Filesystem for Adapter {
     fn write(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         data: &[u8],
@@ -339,10 +339,16 @@ impl Filesystem for Adapter {
     ) {
         let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let unprivileged = kills.then(|| self.view.caller(req));
-        self.run(|fs| match fs.write(fh.0, offset, data, unprivileged) {
-            Ok(n) => reply.written(n as u32),
-            Err(e) => reply.error(errno(e)),
-        });
+        let file = (ino.0, fh.0);
+        let written = move |fs: &Fs, data: &[u8]| {
+            sent_count(fs.write(file, offset, data, unprivileged), reply);
+        };
+        // The first change of a file that nobody opened copies it up.
+        if self.no_open && self.fs.copies_long(ino.0) {
+            let data = data.to_vec();
+            return self.run_apart(true, move |this| written(&this.fs, &data));
+        }
+        self.run(|fs| written(fs, data));
     }
 
     fn flush(
@@ -379,12 +385,12 @@ impl Filesystem for Adapter {
     fn fsync(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.run(|fs| done(fs.fsync(fh.0, datasync), reply));
+        self.run(|fs| done(fs.fsync(ino.0, fh.0, datasync), reply));
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -544,15 +550,18 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let caller = self.view.caller(req);
-        self.run(|fs| done(fs.fallocate(fh.0, (offset, length), mode as u32, caller), reply));
+        let (file, caller) = ((ino.0, fh.0), self.view.caller(req));
+        self.run_copying(self.no_open.then_some(ino.0), move |this| {
+            let allocated = this.fs.fallocate(file, (offset, length), mode as u32, caller);
+            done(allocated, reply);
+        });
     }
 
     fn lseek(
@@ -577,10 +586,10 @@ impl Filesystem for Adapter {
     fn copy_file_range(
         &self,
         req: &Request,
-        _ino_in: INodeNo,
+        ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
-        _ino_out: INodeNo,
+        ino_out: INodeNo,
         fh_out: FileHandle,
         offset_out: u64,
         len: u64,
@@ -588,12 +597,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (len, caller) = (len.min(1 << 30) as usize, self.view.caller(req));
-        self.run(|fs| {
-            let (from, to) = ((fh_in.0, offset_in), (fh_out.0, offset_out));
-            match fs.copy_file_range(from, to, len, caller) {
-                Ok(n) => reply.written(n as u32),
-                Err(e) => reply.error(errno(e)),
-            }
+        let from = ((ino_in.0, fh_in.0), offset_in);
+        let to = ((ino_out.0, fh_out.0), offset_out);
+        self.run_copying(self.no_open.then_some(ino_out.0), move |this| {
+            sent_count(this.fs.copy_file_range(from, to, len, caller), reply);
         });
     }
 }

@@ -4,7 +4,7 @@ use crate::fs::Caller;
 use crate::fs::create::New;
 use crate::sys::node::SetTime;
 use crate::sys::{self, Time};
-use fuser::{INodeNo, ReplyEmpty, ReplyXattr, TimeOrNow};
+use fuser::{INodeNo, ReplyEmpty, ReplyWrite, ReplyXattr, TimeOrNow};
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
@@ -33,6 +33,14 @@ pub(super) fn errno(e: sys::Errno) -> fuser::Errno {
 pub(super) fn done(result: sys::Result<()>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+/// Answers with a number of bytes that were written.
+pub(super) fn sent_count(written: sys::Result<usize>, reply: ReplyWrite) {
+    match written {
+        Ok(bytes) => reply.written(bytes as u32),
         Err(e) => reply.error(errno(e)),
     }
 }

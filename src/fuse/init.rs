@@ -18,14 +18,30 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
 ];
 
-/// Asks for all of it, access control lists if `acl`, and to let the kernel read files itself if
-/// `passthrough`.
+/// What mounts differ in.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes {
+    /// Access control lists are enforced.
+    pub acl: bool,
+    /// The kernel opens files without asking.
+    pub no_open: bool,
+    /// The kernel reads files itself.
+    pub passthrough: bool,
+}
+
+/// Asks for all of it.
 ///
 /// # Errors
 /// This kernel has no passthrough.
-pub fn negotiate(config: &mut KernelConfig, acl: bool, passthrough: bool) -> std::io::Result<()> {
+pub fn negotiate(config: &mut KernelConfig, wishes: Wishes) -> std::io::Result<()> {
     for flag in WANTED {
-        if flag == InitFlags::FUSE_POSIX_ACL && !acl {
+        let unwanted = match flag {
+            InitFlags::FUSE_POSIX_ACL => !wishes.acl,
+            // Without OPEN nobody would truncate.
+            InitFlags::FUSE_ATOMIC_O_TRUNC => wishes.no_open,
+            _ => false,
+        };
+        if unwanted {
             continue;
         }
         if config.add_capabilities(flag).is_err() {
@@ -35,7 +51,7 @@ pub fn negotiate(config: &mut KernelConfig, acl: bool, passthrough: bool) -> std
     if let Err(nearest) = config.set_max_write(MAX_IO) {
         log::debug!("writes are limited to {nearest} bytes");
     }
-    if passthrough { pass_through(config) } else { Ok(()) }
+    if wishes.passthrough { pass_through(config) } else { Ok(()) }
 }
 
 fn pass_through(config: &mut KernelConfig) -> std::io::Result<()> {

@@ -49,7 +49,7 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
     sys::memory::tune();
     raise_limits();
     mount::check_mountpoint(&config.mountpoint)?;
-    check_passthrough(config)?;
+    check_options(config)?;
     let layers = layer::open::open(config)?;
     let fs = Arc::new(Fs::new(layers, config)?);
     let device = mount::mount(config)?;
@@ -92,10 +92,17 @@ fn start_session(
     Ok(session)
 }
 
-/// Checks that files can be passed on to the kernel, where that is asked for.
-fn check_passthrough(config: &Config) -> Result<(), MountError> {
+/// Checks that the kernel can be given what the options leave to it.
+fn check_options(config: &Config) -> Result<(), MountError> {
+    if config.no_open && !identity::may_chown() {
+        return Err(MountError::new(
+            Failure::Usage,
+            "option 'no_open' needs root or a user namespace: files are opened later than their permissions were checked; leave it out",
+        ));
+    }
     let why = match () {
         () if !config.passthrough => return Ok(()),
+        () if config.no_open => "needs OPEN, which 'no_open' does without",
         () if config.upper.is_some() => {
             "has no place beside an upper layer: the kernel would write where a file lay when it was opened"
         }

@@ -19,7 +19,7 @@ use super::context::{self, Backend, Context};
 use super::wait;
 
 /// Options of ovlfuse that the kernel's overlayfs does not have and can do without.
-const OWN_OPTIONS: [&str; 3] = ["passthrough", "threads", "whiteouts"];
+const OWN_OPTIONS: [&str; 4] = ["no_open", "passthrough", "threads", "whiteouts"];
 
 /// What to mount.
 #[derive(Clone, Debug)]

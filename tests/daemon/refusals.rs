@@ -69,6 +69,9 @@ scripts! {
             refused 2 passthrough "$OVLFUSE" mount --read-only -o passthrough lower:lower2 merged
         fi"#);
 
+    [user] no_open: unchanged!(r#"
+        refused 2 no_open "$OVLFUSE" mount --work work -o no_open lower:upper merged"#);
+
     [user] no_fusermount3: unchanged!(r#"
         mkdir tmp/empty
         refused 7 fusermount3 env PATH="$here/tmp/empty" "$OVLFUSE" mount --read-only lower:lower2 merged"#);

@@ -19,7 +19,8 @@ mounted_tests! {
         old_reader_after_truncate, old_reader_sees_metadata, old_mapping_after_copy_up, removed_directory_is_empty,
         removed_directory_as_working_directory, unlinked_then_made_again, path_descriptors,
         unlinked_last_link_of_several, o_tmpfile, replaced_file_stays_readable, descriptors_after_parent_rename,
-        unlinked_before_the_first_write, unlinked_while_mapped, reader_of_removed_hard_link;
+        unlinked_before_the_first_write, unlinked_while_mapped, reader_of_removed_hard_link,
+        files_that_nobody_opened;
 }
 
 /// Everything a descriptor is good for, on one whose name is gone.
@@ -51,6 +52,57 @@ fn use_unlinked(file: &mut File, before: &str) {
     file.sync_all().unwrap();
     rustix::fs::flock(&*file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     assert_eq!(fstat(&*file).unwrap().st_nlink, 0);
+}
+
+/// With `no_open` the daemon knows of no open file: the first change copies up.
+fn files_that_nobody_opened(s: &mut Sandbox) {
+    s.lower().file("changed", "lower").file("unlinked", "lower").file("unchanged", "lower");
+    s.lower().file("cut", "lower").file("large", vec![b'l'; 3 << 20]);
+    for index in 0..300 {
+        s.lower().file(format!("many/f{index}"), "x");
+    }
+    s.option("no_open");
+    s.max_descriptors(256);
+    let m = s.mount();
+    let reader = m.open("changed", OFlags::RDONLY);
+    assert_eq!(m.text("changed"), "lower");
+    m.append("changed", "+more");
+    let mut text = [0; 20];
+    let read = reader.read_at(&mut text, 0).unwrap();
+    assert_eq!(&text[..read], b"lower+more");
+    drop(m.open("unchanged", OFlags::RDWR));
+    assert_eq!(s.upper().exists("unchanged"), backend() == Backend::Kernel);
+    let mut unlinked = m.open("unlinked", OFlags::RDWR);
+    m.unlink("unlinked");
+    use_unlinked(&mut unlinked, "lower");
+    assert!(s.upper().is_whiteout("unlinked"));
+    drop(m.open("cut", OFlags::WRONLY | OFlags::TRUNC));
+    assert_eq!((m.text("cut"), s.upper().text("cut")), (String::new(), String::new()));
+    let large = m.open("large", OFlags::RDWR);
+    large.write_all_at(b"end", 3 << 20).unwrap();
+    assert_eq!(
+        (m.read("large").len(), s.upper().read("large").len()),
+        ((3 << 20) + 3, (3 << 20) + 3)
+    );
+    let copy = m.open("copy", OFlags::CREATE | OFlags::RDWR);
+    let copied = rustix::fs::copy_file_range(&large, None, &copy, None, 1 << 20).unwrap();
+    assert_eq!(m.read("copy").len(), copied);
+    let closed = m.open("closed", OFlags::CREATE | OFlags::WRONLY);
+    closed.set_permissions(PermissionsExt::from_mode(0o000)).unwrap();
+    closed.write_all_at(b"still open", 0).unwrap();
+    closed.sync_all().unwrap();
+    drop(closed);
+    m.chmod("closed", 0o600);
+    assert_eq!(m.text("closed"), "still open");
+    // More at once than the daemon may have descriptors.
+    let many: Vec<_> =
+        (0..300).map(|index| m.open(format!("many/f{index}"), OFlags::RDWR)).collect();
+    for file in &many {
+        file.write_all_at(b"y", 1).unwrap();
+    }
+    for index in 0..300 {
+        assert_eq!(m.text(format!("many/f{index}")), "xy");
+    }
 }
 
 fn unlinked_file_works_in_every_call(s: &mut Sandbox) {

@@ -95,6 +95,9 @@ fn behaviour() {
     let cases: &[(&str, Check)] = &[
         ("", |c| c.fsync == Fsync::Auto && !c.userxattr && c.dot_wh),
         ("volatile", |c| c.fsync == Fsync::Volatile),
+        ("", |c| !c.no_open && !c.passthrough),
+        ("no_open", |c| c.no_open),
+        ("passthrough", |c| c.passthrough),
         ("fsync=volatile", |c| c.fsync == Fsync::Volatile),
         ("fsync=strict", |c| c.fsync == Fsync::Strict),
         ("volatile,fsync=auto", |c| c.fsync == Fsync::Auto),
