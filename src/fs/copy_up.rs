@@ -6,6 +6,7 @@
 //! the parent's lock is taken for the installation only.
 
 use super::Fs;
+use super::copy_xattrs::copy_owner_and_xattrs;
 use super::metacopy::Data;
 use super::node::{Kept, Link, Node};
 use crate::config::Fsync;
@@ -14,11 +15,10 @@ use crate::format::{Namespace, OverlayName};
 use crate::layer::Upper;
 use crate::layer::work::Temp;
 use crate::sys::node::SetTime;
-use crate::sys::{self, At, Errno, Kind, Result, Stat, identity, xattr};
+use crate::sys::{self, At, Errno, Kind, Result, Stat, identity};
 use crate::union::LayerId;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{Mode, OFlags};
-use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -167,6 +167,9 @@ impl Fs {
     /// Why the removed object `node` cannot be copied up. The kernel finds out when it puts the
     /// copy in its place, so its directory becomes impure.
     fn copy_up_removed(&self, node: &Node) -> Errno {
+        if node.is_replaced() {
+            return Errno::STALE;
+        }
         let Some(parent) = node.place.read().as_ref().map(|gone| Arc::clone(&gone.parent)) else {
             return Errno::EXIST;
         };
@@ -547,20 +550,6 @@ impl Drop for OpenedUp<'_> {
     }
 }
 
-/// Copies owner and extended attributes.
-pub(super) fn copy_owner_and_xattrs(
-    upper: &Upper,
-    from: At<'_>,
-    to: At<'_>,
-    stat: &Stat,
-) -> Result<()> {
-    let own = sys::stat::stat(to)?;
-    if (own.uid, own.gid) != (stat.uid, stat.gid) {
-        sys::node::chown(to, Some(stat.uid), Some(stat.gid))?;
-    }
-    copy_xattrs(upper.namespace, from, to)
-}
-
 /// Sets the origin, where the object can carry it: `user.` attributes exist on
 /// files and directories only.
 fn set_origin(upper: &Upper, at: At<'_>, kind: Kind, value: &[u8]) -> Result<()> {
@@ -572,31 +561,4 @@ fn set_origin(upper: &Upper, at: At<'_>, kind: Kind, value: &[u8]) -> Result<()>
         Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::NOSPC) => Ok(()),
         done => done,
     }
-}
-
-/// Copies all extended attributes that are not overlay's own
-/// (`fs/overlayfs/copy_up.c: ovl_copy_xattr`).
-fn copy_xattrs(namespace: Namespace, from: At<'_>, to: At<'_>) -> Result<()> {
-    let names = xattr::list(from)?;
-    for name in names.split_inclusive(|&b| b == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        if namespace.is_own(name.to_bytes()) || is_set_by_policy(name.to_bytes()) {
-            continue;
-        }
-        let Some(value) = xattr::get(from, name)? else { continue };
-        match xattr::set(to, name, &value, 0) {
-            Err(Errno::OPNOTSUPP) if !must_copy(name.to_bytes()) => {}
-            done => done?,
-        }
-    }
-    Ok(())
-}
-
-/// Labels that the security module gives a new file itself; it refuses their copy.
-fn is_set_by_policy(name: &[u8]) -> bool {
-    matches!(name, b"security.selinux" | b"security.SMACK64" | b"security.evm" | b"security.ima")
-}
-
-fn must_copy(name: &[u8]) -> bool {
-    name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_")
 }

@@ -17,15 +17,19 @@ use crate::sys::node::SetTime;
 use crate::sys::{self, At, Errno, Kind, Result};
 use crate::union::LayerId;
 use rustix::fs::AtFlags;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+
+/// Files with several names that were copied up, by the inode number they showed before.
+type Links<'a> = HashMap<u64, Child<'a>>;
 
 /// A directory on the way down.
 struct Level<'a> {
     node: Arc<Node>,
     /// Keeps the node while it is worked on.
     _held: Option<Child<'a>>,
-    /// What may have to be copied up in it.
+    /// What is still to be copied up in it.
     todo: Vec<Vec<u8>>,
 }
 
@@ -44,7 +48,15 @@ impl Fs {
         if node.kind != Kind::Dir || node.is_pure_upper() {
             return Ok(());
         }
+        match self.detach_tree(node) {
+            Err(Errno::PERM | Errno::ACCESS | Errno::OVERFLOW) => Err(Errno::XDEV),
+            done => done,
+        }
+    }
+
+    fn detach_tree(&self, node: &Arc<Node>) -> Result<()> {
         let todo = self.names_to_bring(node)?;
+        let mut links = Links::new();
         let mut levels = vec![Level { node: Arc::clone(node), _held: None, todo }];
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.todo.pop() else {
@@ -52,27 +64,25 @@ impl Fs {
                 levels.pop();
                 continue;
             };
-            match self.bring(&level.node, &name) {
-                Ok(below) => levels.extend(below),
-                Err(Errno::PERM | Errno::ACCESS | Errno::OVERFLOW) => return Err(Errno::XDEV),
-                Err(e) => return Err(e),
-            }
+            let below = self.bring(&level.node, &name, &mut links)?;
+            levels.extend(below);
         }
         Ok(())
     }
 
-    /// The visible names in `dir` that are not in upper, or may be directories.
+    /// The visible names in `dir`; what is in upper may have parts below as well.
     fn names_to_bring(&self, dir: &Arc<Node>) -> Result<Vec<Vec<u8>>> {
         let _names = dir.dir()?.lock.read();
-        self.with_listing(dir, |listing| {
-            let items = listing.after(0);
-            let wanted = items.filter(|i| !i.top.is_upper() || i.dtype == libc::DT_DIR);
-            wanted.map(|i| i.name.to_vec()).collect()
-        })
+        self.with_listing(dir, |listing| listing.after(0).map(|i| i.name.to_vec()).collect())
     }
 
     /// Copies up `name` in `parent`; gives it back if it is a directory that is not upper's alone.
-    fn bring(&self, parent: &Arc<Node>, name: &[u8]) -> Result<Option<Level<'_>>> {
+    fn bring<'a>(
+        &'a self,
+        parent: &Arc<Node>,
+        name: &[u8],
+        links: &mut Links<'a>,
+    ) -> Result<Option<Level<'a>>> {
         let child = {
             let _names = parent.dir()?.lock.read();
             self.child(parent, name)
@@ -82,9 +92,28 @@ impl Fs {
             Err(Errno::NOENT) => return Ok(None),
             found => found?,
         };
+        let ino = child.node.ino();
+        let may_join = child.node.kind != Kind::Dir && !child.node.in_upper();
+        let linked = may_join && self.node_attr(&child.node)?.nlink > 1;
+        if linked
+            && let Some(first) = links.get(&ino)
+            && self.join_link((parent, name), &child.node, &first.node)?
+        {
+            return Ok(None);
+        }
         match self.copy_up(&child.node, u64::MAX) {
             Err(_) if child.node.link().is_none() => return Ok(None),
             done => done?,
+        }
+        if child.node.is_indexed() {
+            let _names = parent.dir()?.lock.write();
+            self.link_up(&child.node, &child.node.place.write(), parent, name)?;
+            return Ok(None);
+        }
+        if linked {
+            // The names that come after are joined to the last copy.
+            links.insert(ino, child);
+            return Ok(None);
         }
         if child.node.kind != Kind::Dir || child.node.is_pure_upper() {
             return Ok(None);

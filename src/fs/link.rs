@@ -1,8 +1,10 @@
 //! Hard links: LINK.
 
+use super::copy_up::OpenedUp;
 use super::create::place_over_whiteout;
-use super::node::Link;
+use super::node::{Gone, Link, Node};
 use super::{Entry, Fs};
+use crate::sys::node::SetTime;
 use crate::sys::{self, At, Errno, Kind, Result};
 use crate::union::LayerId;
 use rustix::fs::AtFlags;
@@ -23,7 +25,7 @@ impl Fs {
         }
         self.check_new_name(name)?;
         if !node.in_upper() && node.link().is_none() {
-            return Err(Errno::NOENT);
+            return Err(if node.is_replaced() { Errno::STALE } else { Errno::NOENT });
         }
         self.check_adding(&parent)?;
         self.check_unprotected(&node)?;
@@ -72,6 +74,58 @@ impl Fs {
             listing.set_upper(name, node.kind.dirent_type() as u8, false);
         }
         Ok(Entry { id: node.id, attr: self.shown(&node, stat) })
+    }
+
+    /// Makes the name `name` in `parent`, that of the lower file `node`, a name of the upper file
+    /// `first`; whether it could. Who still asks for `node` is told that it is stale, whereupon the
+    /// kernel looks the name up again. An open file stays what it is.
+    ///
+    /// # Errors
+    /// Those of renameat2(2) and utimensat(2).
+    pub(super) fn join_link(
+        &self,
+        (parent, name): (&Arc<Node>, &[u8]),
+        node: &Arc<Node>,
+        first: &Arc<Node>,
+    ) -> Result<bool> {
+        let dir = parent.dir()?;
+        let _names = dir.lock.write();
+        let temp = self.upper()?.work.temp();
+        let linked = self.on(first, |from, _| {
+            link_at(from, temp.at())?;
+            sys::stat::stat(temp.at())
+        });
+        // Whatever prevents it (`EMLINK`, `ESTALE` for a removed file), a copy will do.
+        let Ok(stat) = linked else { return Ok(false) };
+        let mut place = node.place.write();
+        let copying = self.copying.contains_key(&node.id);
+        let opening = self.no_open || copying || !node.opens().is_empty();
+        if opening || place.is_some() || node.in_upper() || !node.has_link(parent.id, name) {
+            return Ok(false);
+        }
+        let parent_fd = self.dir_fd(parent, LayerId::UPPER)?;
+        let at = At::fd(parent_fd.as_fd());
+        let before = sys::stat::stat(at)?;
+        let opened_up = OpenedUp::new(at, &before)?;
+        temp.place(At::new(parent_fd.as_fd(), name))?;
+        drop(opened_up);
+        let gone = Gone { stat, parent: Arc::clone(parent), kept: None, replaced: true };
+        *place = Some(Box::new(gone));
+        drop(place);
+        self.names.unlink(node, parent, name);
+        self.note_hard_link(stat.ino, first);
+        let link = Link { parent: Arc::clone(parent), name: name.into() };
+        if self.names.link(first, link).is_some() {
+            log::error!("a new name of node {} was known already", first.id);
+        }
+        if let Some(listing) = &mut *dir.listing.write() {
+            listing.set_upper(name, node.kind.dirent_type() as u8, true);
+        }
+        sys::node::set_times(at, SetTime::To(before.atime), SetTime::To(before.mtime))?;
+        self.attributes_changed(node);
+        self.attributes_changed(first);
+        self.listing_changed(parent);
+        Ok(true)
     }
 }
 

@@ -24,6 +24,7 @@
 pub mod attr;
 pub mod budget;
 pub mod copy_up;
+pub mod copy_xattrs;
 pub mod create;
 pub mod detach;
 pub mod file;

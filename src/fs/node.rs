@@ -77,6 +77,8 @@ pub struct Gone {
     pub parent: Arc<Node>,
     /// A descriptor of it, if there was reason to keep one.
     pub kept: Option<Kept>,
+    /// Another node has taken its name, which the kernel is to look up again.
+    pub replaced: bool,
 }
 
 /// A descriptor of an object without a name.
@@ -330,6 +332,11 @@ impl Node {
     /// Whether the object is in upper with all that belongs to it.
     pub fn is_whole_in_upper(&self) -> bool {
         self.in_upper() && !self.lacks_data()
+    }
+
+    /// Whether another node has taken its name.
+    pub fn is_replaced(&self) -> bool {
+        self.place.read().as_ref().is_some_and(|gone| gone.replaced)
     }
 
     /// The directory part.

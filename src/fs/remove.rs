@@ -155,6 +155,10 @@ impl Fs {
         // An indexed one is used by its entry while it has names, known ones or not.
         let indexed = node.is_indexed();
         if self.names.unlink(node, parent, name) || indexed && !self.lose_link(node) {
+            if self.detaches() {
+                // The kernel may know the name as that of a node that was joined to this one.
+                self.attributes_changed(node);
+            }
             return;
         }
         stat.nlink = match node.in_upper() && node.kind != Kind::Dir && !indexed {
@@ -167,6 +171,6 @@ impl Fs {
         if stat.nlink == 0 {
             node.set_removed();
         }
-        *place = Some(Box::new(Gone { stat, parent: Arc::clone(parent), kept }));
+        *place = Some(Box::new(Gone { stat, parent: Arc::clone(parent), kept, replaced: false }));
     }
 }

@@ -6,7 +6,7 @@
 //! lower layers gets a redirect.
 
 use super::Fs;
-use super::copy_up::copy_owner_and_xattrs;
+use super::copy_xattrs::copy_owner_and_xattrs;
 use super::lookup::Child;
 use super::node::{Gone, Link, Node};
 use crate::format::OverlayName;

@@ -6,14 +6,14 @@
 //! request panicked, the crate answers with `EIO` when the object is dropped.
 
 use super::channel::Channel;
-use super::convert::{done, errno, new, send_value, sent_count, set_time, wanted_size};
+use super::convert::{done, errno, new, send_value, sent_count, set_time};
 use super::init::{Wishes, negotiate};
 use super::ioctl::Command;
 use super::passthrough::Backings;
-use super::wire::{DirReply, Reply};
+use super::wire::Reply;
 use crate::config::{Config, ViewOptions};
+use crate::fs::Fs;
 use crate::fs::attr::Changes;
-use crate::fs::{Entry, Fs};
 use crate::sys;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
@@ -23,7 +23,6 @@ use fuser::{
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -38,9 +37,9 @@ thread_local! {
 /// The file system as the transport crate wants it.
 #[derive(Clone)]
 pub struct Adapter {
-    fs: Arc<Fs>,
-    view: Arc<ViewOptions>,
-    channel: Arc<OnceLock<Channel>>,
+    pub(super) fs: Arc<Fs>,
+    pub(super) view: Arc<ViewOptions>,
+    pub(super) channel: Arc<OnceLock<Channel>>,
     /// Files that the kernel reads itself, if it shall.
     backings: Option<Arc<Backings>>,
     /// The kernel opens and closes files without asking.
@@ -77,63 +76,6 @@ impl Adapter {
         let apart = move || this.run(|_| request(&this));
         if let Err(e) = std::thread::Builder::new().name("copy-up".into()).spawn(apart) {
             log::error!("no thread for a copy-up, which is answered with EIO: {e}");
-        }
-    }
-
-    /// Sends a reply in the place of `replaced`; whether the kernel took it.
-    fn send<R>(&self, reply: &[u8], replaced: R) -> bool {
-        let sent = self.channel.get().map_or(Err(sys::Errno::IO), |channel| channel.send(reply));
-        if matches!(sent, Ok(()) | Err(sys::Errno::NOENT)) {
-            // Answered, or no longer waited for; else dropping it answers with EIO.
-            std::mem::forget(replaced);
-        }
-        sent.is_ok()
-    }
-
-    fn send_entry(&self, unique: u64, entry: sys::Result<Option<Entry>>, reply: ReplyEntry) {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(e) => return reply.error(errno(e)),
-        };
-        let mut bytes = Reply::new(unique, 128);
-        bytes.entry(entry.as_ref(), &self.view);
-        let sent = self.send(&bytes.finish(), reply);
-        if let (Some(entry), false) = (entry, sent) {
-            self.fs.forget(entry.id, 1);
-        }
-    }
-
-    fn send_attr(&self, unique: u64, attr: sys::Result<sys::Stat>, reply: ReplyAttr) {
-        match attr {
-            Ok(stat) => {
-                let mut bytes = Reply::new(unique, 104);
-                bytes.attr(&stat, &self.view);
-                self.send(&bytes.finish(), reply);
-            }
-            Err(e) => reply.error(errno(e)),
-        }
-    }
-
-    fn send_listing<R: Debug>(
-        &self,
-        (req, id, offset, plus): (&Request, u64, u64, bool),
-        reply: R,
-        error: fn(R, fuser::Errno),
-    ) {
-        let mut listing = DirReply::new(req.unique().0, wanted_size(&reply), plus, &self.view);
-        if let Err(e) = self.fs.readdir(id, offset, plus, &mut listing) {
-            self.undo(&listing.lookups);
-            return error(reply, errno(e));
-        }
-        let lookups = std::mem::take(&mut listing.lookups);
-        if !self.send(&listing.finish(), reply) {
-            self.undo(&lookups);
-        }
-    }
-
-    fn undo(&self, lookups: &[u64]) {
-        for &id in lookups {
-            self.fs.forget(id, 1);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | `init` | what is asked of the kernel |
 //! | `convert` | the crate's values to those of the file system |
 //! | `view` | owners and link counts that are shown otherwise |
+//! | `replies` | sending those that carry attributes |
 //! | `wire` | replies in the kernel's format |
 //! | `channel` | sending them, and notifications |
 //! | `passthrough` | files that the kernel reads itself |
@@ -18,6 +19,7 @@ mod init;
 mod ioctl;
 mod mount;
 mod passthrough;
+mod replies;
 mod view;
 mod wire;
 

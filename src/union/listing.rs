@@ -341,6 +341,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_of_upper_needs_no_whiteout() {
+        let mut l = sample();
+        l.set_upper(b"dir", libc::DT_DIR, true);
+        l.set_upper(b"low", libc::DT_REG, true);
+        let offsets: Vec<_> = l.after(0).map(|i| i.offset).collect();
+        l.keep_upper();
+        assert_eq!(l.after(0).map(|i| i.offset).collect::<Vec<_>>(), offsets);
+        assert_eq!(names(&l), ["dir", "both", "low"]);
+        for name in ["dir", "both", "low", "gone"] {
+            let known = l.get(name.as_bytes()).unwrap();
+            assert!(!known.below && known.stack.is_none() && known.top.is_upper(), "{name}");
+        }
+    }
+
+    #[test]
     fn offsets_stay_while_names_come_and_go() {
         let mut l = sample();
         let third = l.after(0).nth(1).unwrap().offset;

@@ -15,8 +15,8 @@ mounted_tests! {
     [root userns]:
         across_directories, exchanged, over_an_empty_directory, not_over_a_full_one, there_and_back,
         many_layers, parts_made_before, deep_and_wide, open_files_go_on, changes_inside_meanwhile,
-        read_only_directories, unchanged_when_it_fails, with_few_descriptors, killed_on_the_way;
-    [root]: numbers_and_attributes_stay, drops_an_old_redirect, every_type, failed_after_clearing;
+        read_only_directories, hard_links_inside, hard_links_in_use, unchanged_when_it_fails, with_few_descriptors, killed_on_the_way;
+    [root]: numbers_and_attributes_stay, drops_an_old_redirect, metadata_only, every_type, failed_after_clearing;
 }
 
 /// Mounts with `redirect_dir=copy`; `None` where the kernel is asked, which knows no such thing.
@@ -205,7 +205,7 @@ fn parts_made_before(s: &mut Sandbox) {
 }
 
 fn deep_and_wide(s: &mut Sandbox) {
-    let deep = vec!["n"; 300].join("/");
+    let deep = vec!["n"; 100].join("/");
     s.lower().file(format!("d/{deep}/f"), "deep");
     for i in 0..500 {
         s.lower().file(format!("d/wide/{i}"), i.to_string());
@@ -213,13 +213,13 @@ fn deep_and_wide(s: &mut Sandbox) {
     let Some(m) = mount(s) else { return };
     let before = s.descriptors();
     m.rename("d", "e");
-    assert!(s.descriptors() <= before.map(|n| n + 300), "{:?} after {before:?}", s.descriptors());
+    assert!(s.descriptors() <= before.map(|n| n + 150), "{:?} after {before:?}", s.descriptors());
     assert_eq!((m.names("e/wide").len(), m.text("e/wide/499")), (500, "499".into()));
     assert_eq!(s.remount().text(format!("e/{deep}/f")), "deep");
 }
 
 fn with_few_descriptors(s: &mut Sandbox) {
-    let deep = vec!["n"; 300].join("/");
+    let deep = vec!["n"; 100].join("/");
     s.lower().file(format!("d/{deep}/f"), "deep").file("d/g", "");
     s.max_descriptors(64);
     let Some(m) = mount(s) else { return };
@@ -289,6 +289,67 @@ fn read_only_directories(s: &mut Sandbox) {
     m.rename("d", "e");
     assert_eq!((m.mode("e"), m.mode("e/sub")), (0o555, 0o555));
     assert_detached(s, "e", &["sub/", "sub/f"]);
+}
+
+fn hard_links_inside(s: &mut Sandbox) {
+    let low = s.lower();
+    low.dir("d/sub")
+        .file("d/a", "1")
+        .link("d/a", "d/sub/b")
+        .link("d/a", "d/c")
+        .link("d/a", "outside");
+    low.symlink("to", "d/l").link("d/l", "d/m").mtime("d/sub", 1_000_000_000, 9);
+    let Some(m) = mount(s) else { return };
+    // All the names are known to the kernel.
+    m.walk("");
+    let all = |m: &Tree| ["e/a", "e/sub/b", "e/c"].map(|path| (m.ino(path), m.nlink(path)));
+    assert_eq!((m.nlink("d/a"), m.nlink("outside")), (4, 4));
+    m.rename("d", "e");
+    let [first, second, third] = all(&m);
+    assert!(first == second && second == third && first.1 == 3, "{first:?} {second:?} {third:?}");
+    assert_ne!(m.ino("outside"), first.0);
+    assert_eq!(m.mtime_of("e/sub"), (1_000_000_000, 9));
+    m.append("e/sub/b", "+");
+    m.append("e/c", "-");
+    assert_eq!(
+        ["e/a", "e/sub/b", "e/c", "outside"].map(|path| m.text(path)),
+        ["1+-", "1+-", "1+-", "1"]
+    );
+    assert_eq!((m.nlink("e/l"), m.ino("e/l")), (2, m.ino("e/m")));
+    m.unlink("e/c");
+    assert_eq!((m.nlink("e/a"), m.nlink("e/sub/b")), (2, 2));
+    m.rename("e/sub/b", "e/a");
+    m.unlink("e/a");
+    let m = s.remount();
+    assert_eq!((m.nlink("e/sub/b"), m.text("e/sub/b")), (1, "1+-".into()));
+}
+
+/// Names that somebody uses by all means while they are joined.
+fn hard_links_in_use(s: &mut Sandbox) {
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        s.lower().file(format!("d/{name}"), name);
+        for i in 0..3 {
+            s.lower().link(format!("d/{name}"), format!("d/{name}{i}"));
+        }
+    }
+    let Some(m) = mount(s) else { return };
+    m.walk("");
+    let mut open = m.open("d/a1", OFlags::RDONLY);
+    m.rename("d", "e");
+    // First uses of names that were joined: each is looked up again.
+    for i in 0..3 {
+        m.append(format!("e/b{i}"), "+");
+        m.chmod(format!("e/c{i}"), 0o640 + i);
+        m.truncate(format!("e/d{i}"), u64::from(i));
+        m.link(format!("e/e{i}"), format!("e/new{i}"));
+        m.rename(format!("e/f{i}"), format!("e/moved{i}"));
+    }
+    assert_eq!((m.text("e/b"), m.mode("e/c"), m.read("e/d").len()), ("b+++".into(), 0o642, 2));
+    assert_eq!((m.nlink("e/e"), m.nlink("e/new1"), m.nlink("e/f")), (7, 7, 4));
+    m.append("e/a1", "+");
+    let mut text = String::new();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "a+", "what is open goes on with its own file");
 }
 
 /// A file that may not be copied whole: all is as it was, under the old name.
@@ -365,6 +426,18 @@ fn drops_an_old_redirect(s: &mut Sandbox) {
     m.rename("d", "e");
     assert_detached(s, "e", &["f", "sub/", "sub/g"]);
     assert_walk(s, &["e/", "e/f", "e/sub/", "e/sub/g"]);
+}
+
+/// The data of a file that has but its metadata in upper would be lost.
+fn metadata_only(s: &mut Sandbox) {
+    s.lower().file("d/f", "data").file("d/g", "");
+    s.upper().file("d/f", "").truncate("d/f", 4);
+    s.upper().set_xattr("d/f", s.overlay_xattr("metacopy"), "");
+    let Some(m) = mount(s) else { return };
+    assert!(plain(&m, "d", "e").is_err(), "the file cannot be read");
+    assert_eq!(s.upper().xattr("d", s.overlay_xattr("opaque")), None);
+    assert_eq!(s.upper().names(""), ["d"]);
+    s.unmount();
 }
 
 fn every_type(s: &mut Sandbox) {
