@@ -29,7 +29,11 @@ impl Fs {
         }
         self.check_adding(&parent)?;
         self.check_unprotected(&node)?;
-        self.copy_up_metadata(&node)?;
+        match node.link() {
+            Some(_) => self.copy_up_metadata(&node)?,
+            // Without a name no path leads to its data.
+            None => self.copy_up(&node, u64::MAX)?,
+        }
         self.copy_up(&parent, 0)?;
         // A path is stored below.
         let _paths = self.metacopy.then(|| self.topology.lock());
@@ -38,7 +42,7 @@ impl Fs {
             return Err(Errno::EXIST);
         }
         if node.lacks_data() {
-            self.set_redirect(&node, true)?;
+            self.set_redirect(&node, node.link().ok_or(Errno::NOENT)?, true)?;
         }
         let parent_fd = self.dir_fd(&parent, LayerId::UPPER)?;
         let to = At::new(parent_fd.as_fd(), name);

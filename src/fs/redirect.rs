@@ -2,7 +2,7 @@
 //! file, are found after it was renamed (`fs/overlayfs/dir.c: ovl_set_redirect`).
 
 use super::Fs;
-use super::node::Node;
+use super::node::{Link, Node};
 use crate::config::RedirectDir;
 use crate::format::{Namespace, OverlayName, Redirect};
 use crate::layer::facts;
@@ -47,17 +47,17 @@ impl Fs {
         }
     }
 
-    /// Lets the directory or metadata-only file `node`, which is about to be renamed,
+    /// Lets the directory or metadata-only file `node`, whose name `link` is about to change,
     /// keep its lower parts: by its name while it stays in its directory, by a path when
     /// it `crosses` into another. The caller keeps all directories from being renamed.
     ///
     /// # Errors
     /// `EXDEV` for a path too long, or a redirect that cannot be stored.
-    pub(super) fn set_redirect(&self, node: &Arc<Node>, crosses: bool) -> Result<()> {
+    pub(super) fn set_redirect(&self, node: &Arc<Node>, link: Link, crosses: bool) -> Result<()> {
         let value = match (self.redirect_of(node)?, crosses) {
             (Some(Redirect::Absolute(_)), _) | (Some(Redirect::Sibling(_)), false) => return Ok(()),
-            (_, true) => self.absolute_redirect(node)?,
-            (None, false) => node.link().ok_or(Errno::NOENT)?.name.into_vec(),
+            (_, true) => self.absolute_redirect(node, link)?,
+            (None, false) => link.name.into_vec(),
         };
         let upper = self.upper()?;
         self.on(node, |at, _| upper.mark(at, OverlayName::Redirect, &value)).map_err(|e| {
@@ -66,11 +66,12 @@ impl Fs {
         })
     }
 
-    /// The path from the overlay's root under which `node` is found in the layers below.
-    fn absolute_redirect(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
+    /// The path from the overlay's root under which `node`, called `link`, is found in the
+    /// layers below.
+    fn absolute_redirect(&self, node: &Arc<Node>, link: Link) -> Result<Vec<u8>> {
         let mut names = Vec::new();
-        let mut here = Arc::clone(node);
-        while let Some(link) = here.link() {
+        let (mut here, mut next) = (Arc::clone(node), Some(link));
+        while let Some(link) = next {
             match self.redirect_of(&here)? {
                 Some(Redirect::Absolute(path)) => {
                     names.push(path);
@@ -80,6 +81,7 @@ impl Fs {
                 None => names.push(link.name.into_vec()),
             }
             here = link.parent;
+            next = here.link();
         }
         names.push(Vec::new());
         names.reverse();

@@ -271,7 +271,8 @@ impl Fs {
         match &moved.node {
             file if file.kind != Kind::Dir => {
                 if file.lacks_data() {
-                    self.set_redirect(file, crosses || self.is_shared_below(file))?;
+                    let absolute = crosses || self.is_shared_below(file);
+                    self.set_redirect(file, old.link(), absolute)?;
                 }
                 match crosses {
                     true => self.carry_origin(file, from, to),
@@ -283,7 +284,7 @@ impl Fs {
                 if crosses {
                     self.set_impure(to)?;
                 }
-                self.set_redirect(merged, crosses)
+                self.set_redirect(merged, old.link(), crosses)
             }
         }
     }
