@@ -190,7 +190,9 @@ impl System {
 
     fn ovlfuse_words(&self, stack: &Stack, merged: &Path) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["mount".into()];
-        for option in &self.options {
+        // One that is refused beside an upper; workloads that write run without it.
+        let refused = |option: &String| stack.upper.is_some() && option == "passthrough";
+        for option in self.options.iter().filter(|option| !refused(option)) {
             words.extend(["-o".into(), option.into()]);
         }
         if stack.upper.is_none() {
