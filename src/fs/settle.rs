@@ -30,8 +30,14 @@ impl Fs {
         let names = dir.lock.write();
         if self.dot_wh && node.in_upper() && !dir.settled.load(Ordering::Relaxed) {
             let fd = self.dir_fd(node, LayerId::UPPER)?;
-            settle(self.upper()?, fd.as_fd())?;
-            node.settle();
+            match settle(self.upper()?, fd.as_fd()) {
+                // What may not be listed keeps them: they hide the same.
+                Err(Errno::ACCESS) => {}
+                settled => {
+                    settled?;
+                    node.settle();
+                }
+            }
         }
         Ok(names)
     }

@@ -9,6 +9,7 @@ use crate::common::{Backend, Sandbox, Tree, assert_errno, backend};
 mounted_tests! {
     [root userns user]:
         hidden, new_objects, removed_directories, opaque_directory, what_stands_beside;
+    [user]: unreadable_directory;
     [root userns]:
         hidden_in_lowers_below_upper, over_an_emptied_directory, names_that_cannot_be_made,
         failed_changes_leave_times, half_changed, marks_of_tools, reading_changes_nothing;
@@ -195,6 +196,21 @@ fn half_changed(s: &mut Sandbox) {
     m.write("f", "new");
     m.write("d/x", "new");
     assert_eq!(s.upper().walk(""), ["d/", "d/x", "f"]);
+}
+
+fn unreadable_directory(s: &mut Sandbox) {
+    s.lower().file("d/f", "").file("d/sub/x", "");
+    s.upper().file("d/.wh.f", "").file("d/.wh.sub", "").chmod("d", 0o300);
+    let Some(m) = mount(s) else { return };
+    m.write("d/f", "new");
+    m.mkdir("d/sub");
+    m.unlink("d/f");
+    m.write("d/f", "again");
+    let m = s.remount();
+    m.chmod("d", 0o700);
+    assert_eq!(m.names("d"), ["f", "sub"]);
+    assert_eq!((m.text("d/f"), m.names("d/sub")), ("again".into(), Vec::new()));
+    s.kernel_disagrees("it reads no .wh. names");
 }
 
 /// Marks that hide nothing are neither shown nor in the way; what one holds is not removed.
