@@ -12,6 +12,7 @@
 
 pub mod caller;
 pub mod context;
+pub mod debian;
 pub mod dirents;
 pub mod mount;
 pub mod sandbox;

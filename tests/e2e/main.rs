@@ -47,7 +47,7 @@ fn userns() {
 }
 
 fn run(context: Context, name: &str) {
-    context::run_prepared(context, name, rootfs::provide, work_in_the_merged_tree);
+    context::run_prepared(context, name, common::debian::provide, work_in_the_merged_tree);
 }
 
 fn work_in_the_merged_tree(s: &mut Sandbox) {

@@ -1,0 +1,19 @@
+//! Seconds that each step of an image build takes with fuse-overlayfs, with the kernel's overlayfs
+//! without root, and with ovlfuse, one after the other: `cargo bench --bench steps`, as root.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[path = "../tests/containers/setup.rs"]
+#[allow(dead_code)]
+mod setup;
+
+use common::{Context, scratch};
+
+fn main() {
+    let directory = scratch::directory();
+    let (files, ovlfuse) = setup::prepare(directory.path());
+    let arguments = [ovlfuse.as_path(), setup::FUSE_OVERLAYFS.as_ref()];
+    let folder = setup::script(Context::user, &files, "steps", "steps.sh", &arguments);
+    print!("{}", std::fs::read_to_string(folder.join("times")).unwrap());
+}
