@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::run::RunArgs;
+
 const ABOUT: &str = "A union file system on FUSE, compatible with the kernel's overlayfs";
 
 const LONG_ABOUT: &str = "\
@@ -21,6 +23,7 @@ Call forms:
   ovlfuse -o lowerdir=A:B,upperdir=U,workdir=W MERGED   as a mount program (first lower on top)
   ovlfuse SOURCE MERGED -o OPTIONS                      as a helper of mount(8)
   ovlfuse umount MERGED
+  ovlfuse run LOWER[:LOWER…] -- COMMAND…                 in a root of its own; see run --help
   ovlfuse demo
 
 Examples:
@@ -80,6 +83,8 @@ pub enum Subcommands {
         /// Where the merged view is mounted
         merged: PathBuf,
     },
+    /// Run a command in a tree of its own, with the layers as its root
+    Run(RunArgs),
     /// Build sample layers, mount them, show what happens, and clean up
     Demo,
 }

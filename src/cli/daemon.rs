@@ -32,8 +32,7 @@ use crate::sys::process::{Fork, fork};
 /// What the child writes when the mount answers; no error has this exit code.
 const MOUNTED: u8 = 0;
 
-/// Mounts and serves. Returns in the parent when the mount answers, and in the
-/// process that serves when the mount is gone.
+/// Mounts and serves. Returns when the mount answers, in the foreground when it is gone.
 ///
 /// # Errors
 /// A [`MountError`] to be printed: nothing is mounted then.
@@ -46,16 +45,29 @@ pub fn run(request: &MountRequest) -> Result<ExitCode, MountError> {
         logging::to_stderr(request.verbosity);
         return serve_in_foreground(&config).map(|()| ExitCode::SUCCESS);
     }
+    start(&config, request.verbosity, || Ok(())).map(|_| ExitCode::SUCCESS)
+}
+
+/// Starts a daemon that mounts and serves `config`, and waits until the mount answers. The daemon
+/// first calls `prepare`; it ends the process itself when the mount is gone.
+///
+/// # Errors
+/// Nothing is mounted then.
+pub fn start(
+    config: &Config,
+    verbosity: u8,
+    prepare: impl FnOnce() -> io::Result<()>,
+) -> Result<Pid, MountError> {
     let (reader, writer) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| internal("pipe", &error.into()))?;
     match fork().map_err(|error| internal("fork", &error))? {
         Fork::Parent(child) => {
             drop(writer);
-            wait_until_mounted(reader.into(), child).map(|()| ExitCode::SUCCESS)
+            wait_until_mounted(reader.into(), child).map(|()| child)
         }
         Fork::Child => {
             drop(reader);
-            Ok(serve_in_background(&config, request.verbosity, writer.into()))
+            std::process::exit(serve_in_background(config, verbosity, prepare, writer.into()))
         }
     }
 }
@@ -87,18 +99,24 @@ fn answer_signals(caught: Caught, mount: OwnMount) {
     }
 }
 
-/// The child: serves, and tells the parent over `report` when it does.
-fn serve_in_background(config: &Config, verbosity: u8, report: File) -> ExitCode {
+/// The child: serves, and tells the parent over `report` when it does. The exit code.
+fn serve_in_background(
+    config: &Config,
+    verbosity: u8,
+    prepare: impl FnOnce() -> io::Result<()>,
+    report: File,
+) -> i32 {
     let report = Report::new(report);
     let detach_log = logging::until_detached(verbosity);
-    let served = Background::prepare()
+    let served = prepare()
+        .and_then(|()| Background::prepare())
         .map_err(|error| internal("the daemon cannot be prepared", &error))
         .and_then(|background| serve(config, || background.detach(config, detach_log, &report)));
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             report.failed(&error);
-            ExitCode::from(error.exit_code())
+            error.exit_code().into()
         }
     }
 }

@@ -8,6 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use super::args::{Cli, HelperArgs, MountArgs, Subcommands};
+use super::run::RunRequest;
 use crate::config::Config;
 use crate::config::options::Options;
 use crate::error::{Failure, MountError};
@@ -22,6 +23,8 @@ pub enum Command {
     Mount(Box<MountRequest>),
     /// Unmount.
     Umount(PathBuf),
+    /// Run a command in the merged tree.
+    Run(Box<RunRequest>),
     /// Show what it can do.
     Demo,
     /// Print a text, with exit code `code`.
@@ -94,7 +97,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Command, MountError> {
 
 /// Whether `first` belongs to the program with subcommands.
 fn is_subcommand_form(first: Option<&OsString>) -> bool {
-    const WORDS: [&str; 7] = ["mount", "umount", "demo", "--help", "-h", "--version", "-V"];
+    const WORDS: [&str; 8] = ["mount", "umount", "run", "demo", "--help", "-h", "--version", "-V"];
     first.is_none_or(|first| WORDS.iter().any(|word| first == word))
 }
 
@@ -102,6 +105,7 @@ fn subcommand(command: Subcommands) -> Result<Command, MountError> {
     match command {
         Subcommands::Mount(args) => mount_request(args).map(into_command),
         Subcommands::Umount { merged } => Ok(Command::Umount(merged)),
+        Subcommands::Run(args) => RunRequest::new(args).map(|run| Command::Run(Box::new(run))),
         Subcommands::Demo => Ok(Command::Demo),
     }
 }
@@ -349,6 +353,13 @@ mod tests {
             &["ovlfuse", "mount", "a:u", "m", "-o", "lowerdir=b"],
             &["ovlfuse", "mount", "a:u", "m", "-o", "workdir=w", "--work", "w"],
             &["ovlfuse", "umount"],
+            &["ovlfuse", "run", "l"],
+            &["ovlfuse", "run", "l", "--"],
+            &["ovlfuse", "run", "--", "sh"],
+            &["ovlfuse", "run", "l", "--net", "bridge", "--", "sh"],
+            &["ovlfuse", "run", "-v", "a:b", "l", "--", "sh"],
+            &["ovlfuse", "run", "--upper", "u", "--ephemeral", "l", "--", "sh"],
+            &["ovlfuse", "run", "-o", "lowerdir=a", "l", "--", "sh"],
             &["ovlfuse", "mont", "a:u", "m"],
             &["ovlfuse", "m"],
             &["ovlfuse", "-o"],

@@ -9,6 +9,7 @@
 //! | `logging` | stderr, then syslog |
 //! | `mounts` | the mount table, unmounting |
 //! | `umount` | `ovlfuse umount`: unmounts and waits for the daemon |
+//! | `run/` | `ovlfuse run`: a command in namespaces of its own |
 //! | `demo` | `ovlfuse demo` |
 //!
 //! **Invariant:** no thread is started before the daemon's fork; the signal
@@ -27,6 +28,7 @@ mod demo;
 mod forms;
 mod logging;
 mod mounts;
+mod run;
 mod signals;
 mod umount;
 
@@ -55,6 +57,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, MountError> {
             if request.pretend { Ok(ExitCode::SUCCESS) } else { daemon::run(&request) }
         }
         Command::Umount(mountpoint) => umount::run(&mountpoint).map(|()| ExitCode::SUCCESS),
+        Command::Run(request) => Ok(run::run(&request)),
         Command::Demo => demo::run(),
         Command::Show { text, code } => show(&text, code),
     }

@@ -150,6 +150,18 @@ impl Options {
         Ok(())
     }
 
+    /// Takes `LOWER[:LOWER…]`, bottom to top, with the upper layer `upper`.
+    ///
+    /// # Errors
+    /// An empty layer.
+    pub fn set_layers(&mut self, lowers: &OsStr, upper: PathBuf) -> Result<(), MountError> {
+        self.lowers = layer_list("the layers", lowers.as_bytes())?;
+        self.lowers.reverse();
+        self.lowers_complete = true;
+        self.upper = Some(upper);
+        Ok(())
+    }
+
     /// Takes the work directory of `--work`.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod list;
 pub mod memory;
 pub mod mounts;
+pub mod network;
 pub mod node;
 pub mod process;
 pub mod stat;

@@ -2,8 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::{Result, check};
+use rustix::fs::CWD;
 use rustix::mount::OpenTreeFlags;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// `struct mount_attr` of linux/mount.h.
 #[repr(C)]
@@ -28,12 +30,29 @@ pub fn private_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     // The access time setting is a field of its own, replaced as a whole.
     let no_atime = (libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR__ATIME);
     // A user namespace may not change that of a mount it inherited.
-    set_attributes(&tree, no_atime).or_else(|_| set_attributes(&tree, (0, 0)))?;
+    let root = libc::AT_EMPTY_PATH;
+    set_attributes(&tree, root, no_atime).or_else(|_| set_attributes(&tree, root, (0, 0)))?;
     Ok(tree)
 }
 
-/// Makes the mount `tree` read-only and private, and sets and clears further attributes.
-fn set_attributes(tree: &OwnedFd, (set, clear): (u64, u64)) -> Result<()> {
+/// A copy of what is seen at `path`, with all that is mounted below, attached nowhere yet;
+/// `read_only`: it and all below refuse changes.
+///
+/// # Errors
+/// `ENOENT`, and those of [`private_read_only`]; `ENOSYS` for `read_only` before Linux 5.12.
+pub fn copy(path: &Path, read_only: bool) -> Result<OwnedFd> {
+    let recursive = OpenTreeFlags::from_bits_retain(libc::AT_RECURSIVE as u32);
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;
+    let tree = rustix::mount::open_tree(CWD, path, flags)?;
+    if read_only {
+        set_attributes(&tree, libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, (0, 0))?;
+    }
+    Ok(tree)
+}
+
+/// Makes the mount `tree` read-only and private, and sets and clears further attributes; `at` says
+/// whether those below it as well.
+fn set_attributes(tree: &OwnedFd, at: libc::c_int, (set, clear): (u64, u64)) -> Result<()> {
     let attr = MountAttr {
         attr_set: libc::MOUNT_ATTR_RDONLY | set,
         attr_clr: clear,
@@ -46,7 +65,7 @@ fn set_attributes(tree: &OwnedFd, (set, clear): (u64, u64)) -> Result<()> {
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            at,
             &raw const attr,
             size_of::<MountAttr>(),
         )
