@@ -127,13 +127,7 @@ impl Options {
     /// # Errors
     /// An empty layer, or too few of them.
     pub fn set_stack(&mut self, stack: &OsStr, read_only: bool) -> Result<(), MountError> {
-        let (mut layers, data) = layer_list("the layers", stack.as_bytes())?;
-        if !data.is_empty() {
-            return Err(usage(format!(
-                "the layers '{}': give data-only layers ('::') with -o lowerdir= or datadir+=",
-                Path::new(stack).display()
-            )));
-        }
+        let mut layers = merged_layers(stack)?;
         if !read_only {
             self.upper = layers.pop();
         }
@@ -155,7 +149,7 @@ impl Options {
     /// # Errors
     /// An empty layer.
     pub fn set_layers(&mut self, lowers: &OsStr, upper: PathBuf) -> Result<(), MountError> {
-        self.lowers = layer_list("the layers", lowers.as_bytes())?;
+        self.lowers = merged_layers(lowers)?;
         self.lowers.reverse();
         self.lowers_complete = true;
         self.upper = Some(upper);
@@ -542,6 +536,17 @@ impl std::fmt::Display for Item<'_> {
             Some(value) => write!(f, "={}", shown(value)),
             None => Ok(()),
         }
+    }
+}
+
+/// The paths of a `:` list without data-only layers, in its order.
+fn merged_layers(list: &OsStr) -> Result<Vec<PathBuf>, MountError> {
+    match layer_list("the layers", list.as_bytes())? {
+        (layers, data) if data.is_empty() => Ok(layers),
+        _ => Err(usage(format!(
+            "the layers '{}': give data-only layers ('::') with -o lowerdir= or datadir+=",
+            Path::new(list).display()
+        ))),
     }
 }
 
