@@ -17,6 +17,8 @@ pub mod dirents;
 pub mod mount;
 pub mod sandbox;
 pub mod scratch;
+#[macro_use]
+pub mod scripts;
 pub mod snapshot;
 pub mod sys;
 pub mod tools;

@@ -37,3 +37,18 @@ daemons() {
 ended() { ! grep -q '^State:.[^Z]' "/proc/$1/status" 2>/dev/null; }
 # Waits for the end of a process that is no child.
 wait_for() { until ended "$1"; do read -rt 0.02 <><(:) || true; done; }
+# Everything about every object below $1 but inode numbers, and without the sizes of directories.
+# (find(1) rounds times before 1970 the wrong way; they are compared all the same.)
+listing() (
+    export LC_ALL=C
+    cd "$1"
+    find . -mindepth 1 -type d -printf '%P %y %m %U:%G %T@\n' -o -mindepth 1 -printf '%P %y %m %U:%G %T@ %s %n %l\n' | sort
+    find . -mindepth 1 -print0 | sort -z | xargs -0 -r getfattr -h -d -m - 2>/dev/null
+    find . -type f -print0 | sort -z | xargs -0 -r sha256sum
+)
+# same A B: two trees are equal.
+same() {
+    local first second
+    first=$(listing "$1") second=$(listing "$2")
+    [[ $first == "$second" ]] || complain "$1 and $2 differ: $(diff -a <(echo "$first") <(echo "$second"))"
+}
