@@ -29,10 +29,12 @@ pub enum Failure {
     Upper = 8,
     /// The mount could not be unmounted, or is no ovlfuse mount.
     Unmount = 9,
+    /// An image, archive or layer folder cannot be read, written or trusted.
+    Image = 10,
 }
 
 impl Failure {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Internal,
         Self::Usage,
         Self::Layer,
@@ -42,6 +44,7 @@ impl Failure {
         Self::Fusermount,
         Self::Upper,
         Self::Unmount,
+        Self::Image,
     ];
 
     /// The kind with exit code `code`; [`Failure::Internal`] for a code of none.

@@ -16,6 +16,7 @@
 //! | [`layer`] | one layer's files: probes, directory descriptors, work, upper | sys, format, union, config, error |
 //! | [`fs`] | state and locks; one method per request | layer, union, format, sys, config, error |
 //! | [`fuse`] | the only folder that names `fuser`: unpack, call, reply; mounting | fs, layer, sys, config, error |
+//! | [`image`] | layers as files: changes, archives, images; no mount | layer, union, format, sys, error |
 //! | [`cli`] | clap commands, the call forms, daemonising | everything |
 //!
 //! [`format`]: mod@format
@@ -26,6 +27,7 @@ pub mod error;
 pub mod format;
 pub mod fs;
 pub mod fuse;
+pub mod image;
 pub mod layer;
 pub mod sys;
 pub mod union;

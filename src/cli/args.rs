@@ -24,6 +24,8 @@ Call forms:
   ovlfuse SOURCE MERGED -o OPTIONS                      as a helper of mount(8)
   ovlfuse umount MERGED
   ovlfuse run LOWER[:LOWER…] -- COMMAND…                 in a root of its own; see run --help
+  ovlfuse list
+  ovlfuse diff|export|import|commit …                   on layers that are not mounted
   ovlfuse demo
 
 Examples:
@@ -42,6 +44,13 @@ Examples:
   A layer path with a colon:
     ovlfuse mount 'a\\:b:upper' merged
 
+  An image as layers, changes on top of it, and these as a layer of an image:
+    podman save -o image.tar alpine; mkdir upper merged
+    layers=$(ovlfuse import image.tar alpine)
+    ovlfuse mount -o lowerdir=$layers,upperdir=upper merged
+    ovlfuse umount merged; ovlfuse diff upper alpine/1
+    ovlfuse export upper alpine/1 -o layer.tar.gz
+
   podman without root:
     podman --storage-opt overlay.mount_program=$(command -v ovlfuse) run …
 
@@ -56,7 +65,8 @@ Options (-o), several separated by commas:
   refused by name; the man page (docs/ovlfuse.1.md) lists every option.
 
 Exit codes: 0 mounted or done, 1 internal, 2 command line or option, 3 layer, 4 work directory,
-  5 mount point, 6 /dev/fuse or the kernel, 7 fusermount3, 8 file system of upper, 9 unmount.";
+  5 mount point, 6 /dev/fuse or the kernel, 7 fusermount3, 8 file system of upper, 9 unmount, 10 image
+  or layer files.";
 
 /// The program with its subcommands.
 #[derive(Debug, Parser)]
@@ -85,6 +95,16 @@ pub enum Subcommands {
     },
     /// Run a command in a tree of its own, with the layers as its root
     Run(RunArgs),
+    /// List the mounts of ovlfuse: where, process id, what of
+    List,
+    #[command(flatten)]
+    Layers(super::layers::LayerCommand),
+    /// Print what makes a shell complete the command line
+    #[command(after_help = "Example:\n  ovlfuse completions bash >/etc/bash_completion.d/ovlfuse")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Build sample layers, mount them, show what happens, and clean up
     Demo,
 }

@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use super::args::{Cli, HelperArgs, MountArgs, Subcommands};
+use super::layers::LayerCommand;
 use super::run::RunRequest;
 use crate::config::Config;
 use crate::config::options::Options;
@@ -25,6 +26,12 @@ pub enum Command {
     Umount(PathBuf),
     /// Run a command in the merged tree.
     Run(Box<RunRequest>),
+    /// List the mounts.
+    List,
+    /// Print what makes a shell complete the command line.
+    Completions(clap_complete::Shell),
+    /// Work on layers that are not mounted.
+    Layers(LayerCommand),
     /// Show what it can do.
     Demo,
     /// Print a text, with exit code `code`.
@@ -97,8 +104,11 @@ pub fn parse(argv: Vec<OsString>) -> Result<Command, MountError> {
 
 /// Whether `first` belongs to the program with subcommands.
 fn is_subcommand_form(first: Option<&OsString>) -> bool {
-    const WORDS: [&str; 8] = ["mount", "umount", "run", "demo", "--help", "-h", "--version", "-V"];
-    first.is_none_or(|first| WORDS.iter().any(|word| first == word))
+    const FLAGS: [&str; 4] = ["--help", "-h", "--version", "-V"];
+    first.is_none_or(|first| {
+        let cli = Cli::command();
+        FLAGS.iter().any(|flag| first == flag) || cli.find_subcommand(first).is_some()
+    })
 }
 
 fn subcommand(command: Subcommands) -> Result<Command, MountError> {
@@ -106,6 +116,9 @@ fn subcommand(command: Subcommands) -> Result<Command, MountError> {
         Subcommands::Mount(args) => mount_request(args).map(into_command),
         Subcommands::Umount { merged } => Ok(Command::Umount(merged)),
         Subcommands::Run(args) => RunRequest::new(args).map(|run| Command::Run(Box::new(run))),
+        Subcommands::List => Ok(Command::List),
+        Subcommands::Completions { shell } => Ok(Command::Completions(shell)),
+        Subcommands::Layers(command) => Ok(Command::Layers(command)),
         Subcommands::Demo => Ok(Command::Demo),
     }
 }

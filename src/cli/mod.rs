@@ -10,6 +10,8 @@
 //! | `mounts` | the mount table, unmounting |
 //! | `umount` | `ovlfuse umount`: unmounts and waits for the daemon |
 //! | `run/` | `ovlfuse run`: a command in namespaces of its own |
+//! | `list` | `ovlfuse list` |
+//! | `layers` | `ovlfuse diff`, `export`, `import`, `commit` |
 //! | `demo` | `ovlfuse demo` |
 //!
 //! **Invariant:** no thread is started before the daemon's fork; the signal
@@ -19,6 +21,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+
 use crate::error::{Failure, MountError};
 use crate::sys::process;
 
@@ -26,6 +30,8 @@ mod args;
 mod daemon;
 mod demo;
 mod forms;
+mod layers;
+mod list;
 mod logging;
 mod mounts;
 mod run;
@@ -58,6 +64,9 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, MountError> {
         }
         Command::Umount(mountpoint) => umount::run(&mountpoint).map(|()| ExitCode::SUCCESS),
         Command::Run(request) => Ok(run::run(&request)),
+        Command::List => list::run().map(|()| ExitCode::SUCCESS),
+        Command::Completions(shell) => complete(shell),
+        Command::Layers(command) => layers::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Show { text, code } => show(&text, code),
     }
@@ -71,6 +80,13 @@ fn show(text: &str, code: u8) -> Result<ExitCode, MountError> {
     };
     written.map_err(|error| internal("the help cannot be printed", &error))?;
     Ok(ExitCode::from(code))
+}
+
+/// Prints the completions of `shell`.
+fn complete(shell: clap_complete::Shell) -> Result<ExitCode, MountError> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut args::Cli::command(), "ovlfuse", &mut text);
+    show(&String::from_utf8_lossy(&text), 0)
 }
 
 /// One line on stderr. Where that is impossible nobody is left to be told.

@@ -22,6 +22,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The file system type, with its subtype.
     pub fs_type: OsString,
+    /// What it shows of: the layers, or a name that was given.
+    pub source: OsString,
 }
 
 /// The mounts of this process's mount namespace.
@@ -48,8 +50,10 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut device = fields.nth(1)?.split(|&byte| byte == b':');
     let device = (number(device.next()?)?, number(device.next()?)?);
     let point = PathBuf::from(unescape_octal(fields.nth(1)?));
-    let fs_type = unescape_octal(fields.skip_while(|&field| field != b"-").nth(1)?);
-    Some(Mount { id, device, point, fs_type })
+    let mut behind = fields.skip_while(|&field| field != b"-").skip(1);
+    let fs_type = unescape_octal(behind.next()?);
+    let source = unescape_octal(behind.next()?);
+    Some(Mount { id, device, point, fs_type, source })
 }
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
@@ -247,7 +251,10 @@ mod tests {
         assert_eq!(mounts[0].fs_type, "devtmpfs");
         assert_eq!((mounts[1].id, mounts[1].device), (42, (0, 39)));
         assert_eq!(mounts[1].point.as_os_str().as_bytes(), b"/tmp/a b\\c\n\xff");
-        assert_eq!(mounts[1].fs_type, "fuse.ovlfuse");
+        assert_eq!(
+            (&*mounts[1].fs_type, &*mounts[1].source),
+            ("fuse.ovlfuse".as_ref(), "a:b".as_ref())
+        );
         assert_eq!(
             (mounts[2].device, mounts[2].fs_type.as_os_str()),
             ((253, 1), OsStr::new("ext4"))
@@ -276,6 +283,7 @@ mod tests {
             device: (0, 1),
             point: point.into(),
             fs_type: "t".into(),
+            source: "s".into(),
         };
         let mounts = [mount(1, "/a"), mount(2, "/b"), mount(3, "/a")];
         assert_eq!(topmost(&mounts, Path::new("/a")).map(|mount| mount.id), Some(3));

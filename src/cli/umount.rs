@@ -59,6 +59,18 @@ fn failed(message: String) -> MountError {
     MountError::new(Failure::Unmount, message)
 }
 
+/// The process that serves `mount`, where it may be seen, if `mount` is one of ovlfuse.
+pub fn daemon_of(mount: &Mount) -> Option<Option<u32>> {
+    let daemons = Daemons::of(mount);
+    let ours = mount.fs_type == "fuse.ovlfuse" || daemons.are_ovlfuse();
+    ours.then(|| match daemons {
+        Daemons::Known { daemons, .. } => {
+            daemons.first().map(|it| it.pid.as_raw_nonzero().get() as u32)
+        }
+        Daemons::Candidates(_) => None,
+    })
+}
+
 /// A process that serves a FUSE mount.
 struct Daemon {
     pid: Pid,

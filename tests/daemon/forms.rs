@@ -71,6 +71,31 @@ scripts! {
         echo x >merged/x
         umount merged"#;
 
+    [root] fstab: r#"
+        mount -t tmpfs none /usr/local/bin && ln -s "$OVLFUSE" /usr/local/bin/
+        layers="lowerdir=$here/lower,upperdir=$here/upper,workdir=$here/work"
+        echo "union $here/merged fuse.ovlfuse $layers,nofail,x-systemd.requires-mounts-for=$here 0 0" >fstab
+        mount -T fstab "$here/merged"
+        is union findmnt -no SOURCE --mountpoint "$here/merged"
+        is lower cat merged/f
+        umount merged"#;
+
+    [root user userns] list: r#"
+        mount_here
+        "$OVLFUSE" list >said
+        grep -q "^$here/merged"$'\t'"$(daemons)"$'\t'".*lower" said || complain "$(cat said)"
+        "$OVLFUSE" umount merged
+        "$OVLFUSE" list >said
+        ! grep "$here/merged" said"#;
+
+    [user] completions: r#"
+        for shell in bash zsh fish; do
+            "$OVLFUSE" completions $shell >$shell
+            grep -q umount $shell
+        done
+        bash -n bash
+        refused 2 perl "$OVLFUSE" completions perl"#;
+
     [root user userns] read_only: r#"
         "$OVLFUSE" mount --read-only "$here/lower:$here/lower2" "$here/merged"
         is lower2 cat merged/g

@@ -33,7 +33,7 @@ mod ends;
 
 /// The helpers of scripts, and `run`: the command in the tree, with this test's name on it.
 const PRELUDE: &str = concat!(
-    include_str!("../daemon/prelude.sh"),
+    include_str!("../common/prelude.sh"),
     r#"
 run() { "$OVLFUSE" run -v "$here:/here" "$TREE" -- "$@"; }
 # The exit code of a command that prints nothing.

@@ -226,6 +226,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "it is waited for by its id")]
     fn exit_codes_are_those_of_shells() {
         for (script, code) in [("exit 3", 3), ("kill -TERM $$", 143), ("exit 0", 0)] {
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
