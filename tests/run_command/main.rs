@@ -1,7 +1,7 @@
 //! `ovlfuse run`: commands in a Debian root file system.
 //!
-//! The tests are scripts; each runs in the contexts it names, with `prelude.sh` of the tests of the
-//! daemon in front. `$TREE` is the root file system, unpacked by the ordinary user; the working
+//! The tests are scripts; each runs in the contexts it names, with the `prelude.sh` of all scripts
+//! in front. `$TREE` is the root file system, unpacked by the ordinary user; the working
 //! directory belongs to who runs the script, and `$TMPDIR` in it is where changes are thrown away.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
