@@ -27,11 +27,13 @@ use crate::config::Config;
 use crate::error::{Failure, MountError};
 use crate::fs::Fs;
 use crate::layer;
-use crate::sys::{self, data, identity};
+use crate::sys::{self, identity};
 use adapter::Adapter;
 use channel::Channel;
 use fuser::{Session, SessionACL};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// How much the kernel reads ahead at most, and so the size of the READs of a
@@ -40,9 +42,9 @@ const READ_AHEAD_KIB: &str = "512";
 
 /// Mounts what `config` asks for and serves it until it is unmounted.
 ///
-/// Opens and checks the layers, mounts, starts the reader threads, waits until
-/// the mount answers, then calls `ready` once and goes on serving. Returns when
-/// the mount is gone. An error before `ready` means that nothing is mounted.
+/// Opens and checks the layers, mounts, agrees with the kernel, starts the reader
+/// threads, then calls `ready` once and goes on serving. Returns when the mount is
+/// gone. An error before `ready` means that nothing is mounted.
 /// SIGTERM and SIGINT must be handled by the caller, who unmounts.
 ///
 /// # Errors
@@ -62,12 +64,7 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
         .spawn(move || session.run())
         .map_err(|e| internal(format!("cannot start a thread: {e}")))
         .inspect_err(|_| mount::undo(&config.mountpoint))?;
-    let root = data::retry(|| rustix::fs::stat(&config.mountpoint)).map_err(|e| {
-        mount::undo(&config.mountpoint);
-        let what = format!("the mount on {} does not answer: {e}", config.mountpoint.display());
-        MountError::new(Failure::Fuse, what)
-    })?;
-    read_ahead(root.st_dev);
+    read_ahead(&config.mountpoint);
     ready();
     match server.join() {
         Ok(Ok(())) => Ok(()),
@@ -129,14 +126,17 @@ fn raise_limits() {
     }
 }
 
-/// Lets the kernel read files on the device `dev` ahead in larger requests than
+/// Lets the kernel read files of the mount on `mountpoint` ahead in larger requests than
 /// its own 128 KiB; only root of the machine may.
-fn read_ahead(dev: u64) {
-    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
-    // A mount that is gone already leaves the disk beneath it, whose setting is not ours.
-    if major != 0 {
-        return;
-    }
+fn read_ahead(mountpoint: &Path) {
+    // The mount itself must not be asked: killed meanwhile, this process would wait for itself for ever.
+    let unasked = AtFlags::STATX_DONT_SYNC;
+    let (major, minor) = match rustix::fs::statx(CWD, mountpoint, unasked, StatxFlags::empty()) {
+        // Where the mount is gone already, that is the disk beneath it, whose setting is not ours.
+        Ok(root) if root.stx_dev_major != 0 => return,
+        Ok(root) => (root.stx_dev_major, root.stx_dev_minor),
+        Err(e) => return log::debug!("{} cannot be examined: {e}", mountpoint.display()),
+    };
     let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(e) = std::fs::write(&setting, READ_AHEAD_KIB) {
         log::debug!("{setting} stays as it is: {e}");
