@@ -50,10 +50,12 @@ impl Fs {
             return Ok(());
         }
         let upper = self.upper()?;
-        self.on(dir, |at, _| match upper.is_marked(at, OverlayName::Impure)? {
-            true => Ok(()),
-            false => upper.mark(at, OverlayName::Impure, b"y"),
-        })?;
+        // Not through `on`: the caller may hold the lock on the place of what lies in it.
+        let fd = self.dir_fd(dir, LayerId::UPPER)?;
+        let at = At::fd(fd.as_fd());
+        if !upper.is_marked(at, OverlayName::Impure)? {
+            upper.mark(at, OverlayName::Impure, b"y")?;
+        }
         flag.store(true, Ordering::Relaxed);
         Ok(())
     }
