@@ -16,7 +16,7 @@ pub struct Reading {
     pub none_beside: bool,
     /// A layer follows below, so that opaque marks and redirects of directories matter.
     pub more_below: bool,
-    /// Metadata-only files are followed: every file is asked, and for its redirect.
+    /// Metadata-only files are followed, so that their redirects matter.
     pub metacopy: bool,
 }
 
@@ -58,8 +58,8 @@ pub fn gather(at: At<'_>, reading: Reading) -> Result<Found> {
         return gather_dir(at, stat, reading);
     }
     let regular = stat.kind() == Kind::File;
-    let asked = regular && (reading.metacopy || may_be_metacopy(&stat));
-    let facts = match asked && has_metacopy(at, reading.namespace)? {
+    // Its blocks do not tell: data that is half copied may fill the file.
+    let facts = match regular && has_metacopy(at, reading.namespace)? {
         true if reading.metacopy => {
             Facts::Metacopy { redirect: redirect_of(at, reading.namespace)? }
         }
@@ -137,12 +137,6 @@ pub fn protection(at: At<'_>, namespace: Namespace) -> Result<Protection> {
     let value = readable_xattr(at, OverlayName::Protattr, namespace)?;
     let (append, immutable) = value.map_or((false, false), |value| protattr::decode(&value));
     Ok(Protection { append, immutable })
-}
-
-/// Where metadata-only files are refused: a file whose blocks cover its size holds its
-/// data itself. Small files are asked: a block of attributes can look like their data.
-fn may_be_metacopy(stat: &Stat) -> bool {
-    stat.size <= 64 << 10 || stat.blocks * 512 < stat.size
 }
 
 fn has_metacopy(at: At<'_>, namespace: Namespace) -> Result<bool> {
