@@ -78,7 +78,7 @@ impl Fs {
         // Nothing in a directory is copied up meanwhile: its times of before would be put back,
         // and those in between be reported.
         let _entries = node.dir().ok().map(|dir| dir.lock.read());
-        self.on(&node, |at, _| {
+        self.on_at_rest(&node, |at, _| {
             if changes.uid.is_some() || changes.gid.is_some() {
                 as_caller_if_allowed(caller, || sys::node::chown(at, changes.uid, changes.gid))?;
             }

@@ -144,13 +144,15 @@ impl Fs {
             let key = indexed.as_ref().map_or(key, |indexed| (0, indexed.stat.ino));
             let made = self.new_node(link, object.clone(), indexed)?;
             let mut links = self.hard_links.lock();
-            if let Some(node) = known_link(&links, key) {
-                return Ok(node);
-            }
+            let known = known_link(&links, key);
             // Else it was perhaps copied up, and forgotten, since we looked.
-            if version == self.index_version() {
+            if known.is_none() && version == self.index_version() {
                 let node = self.insert_node(made);
                 insert_weak(&mut links, key, &node);
+                return Ok(node);
+            }
+            self.drop_data(&made);
+            if let Some(node) = known {
                 return Ok(node);
             }
         }

@@ -6,6 +6,7 @@
 //! for at the first use, as in the kernel (`fs/overlayfs/namei.c: ovl_maybe_lookup_lowerdata`).
 
 use super::Fs;
+use super::copy_up::Busy;
 use super::node::{Link, Node};
 use crate::config::Fsync;
 use crate::format::OverlayName;
@@ -142,6 +143,21 @@ impl Fs {
         let open = || sys::node::open_dir_path(lower.root(), parent);
         let dir = self.with_descriptors(open)?;
         f(At::new(dir.as_fd(), name))
+    }
+
+    /// Calls `f` with where `node` is, to change its attributes, but not while its data is copied
+    /// up: writing takes some of them away, which [`Self::copy_data`] puts back.
+    ///
+    /// # Errors
+    /// Those of [`Self::on`].
+    pub(super) fn on_at_rest<T>(
+        &self,
+        node: &Node,
+        f: impl FnOnce(At<'_>, LayerId) -> Result<T>,
+    ) -> Result<T> {
+        let busy = node.lacks_data().then(|| self.busy(node));
+        let _held = busy.as_ref().map(Busy::lock);
+        self.on(node, f)
     }
 
     /// Copies the first `keep` bytes of its data (the rest is about to be cut off) to `node`,

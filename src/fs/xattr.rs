@@ -63,7 +63,7 @@ impl Fs {
         self.check_unprotected(&node)?;
         let stored = self.stored(name)?;
         self.copy_up_metadata(&node)?;
-        self.on(&node, |at, _| {
+        self.on_at_rest(&node, |at, _| {
             let set = || xattr::set(at, &stored, value, flags);
             if is_acl(name) { as_caller_if_allowed(caller, set) } else { set() }
         })
@@ -82,7 +82,7 @@ impl Fs {
             self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;
         }
         self.copy_up_metadata(&node)?;
-        self.on(&node, |at, _| {
+        self.on_at_rest(&node, |at, _| {
             let remove = || xattr::remove(at, &stored);
             if is_acl(name) { as_caller_if_allowed(caller, remove) } else { remove() }
         })

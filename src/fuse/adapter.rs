@@ -435,7 +435,10 @@ impl Filesystem for Adapter {
         if !self.view.xattrs {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        self.run(|fs| done(fs.removexattr(ino.0, name.as_bytes(), self.view.caller(req)), reply));
+        let (name, caller) = (name.as_bytes().to_vec(), self.view.caller(req));
+        self.run_copying(Some(ino.0), move |this| {
+            done(this.fs.removexattr(ino.0, &name, caller), reply);
+        });
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {

@@ -27,8 +27,8 @@ mounted_tests! {
     [userns user]: unlistable_directory_of_many_layers, read_only_file_gets_an_origin;
     [root userns]:
         full_directories_stay_while_listings_go, upper_mounted_below_a_lower, big_copy_ups_delay_no_lookup,
-        unlink_during_copy_up;
-    [root]: read_error_is_no_end_of_file, lower_without_acls, removed_directories_are_closed;
+        unlink_during_copy_up, changes_while_data_is_copied;
+    [root]: read_error_is_no_end_of_file, lower_without_acls, half_copied_data_is_refused, removed_directories_are_closed;
 }
 
 fn mount_of(s: &Sandbox) -> Mount {
@@ -483,4 +483,37 @@ fn removed_directories_are_closed(s: &mut Sandbox) {
     // Names and inodes that nobody uses, for the kernel to let go.
     std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
     wait::until("no removed directory is open", || !deleted());
+}
+
+/// Data that was half copied when the power went may fill a metadata-only file.
+fn half_copied_data_is_refused(s: &mut Sandbox) {
+    let data = [7; 100_000];
+    s.lower().file("f", data);
+    s.upper().file("f", data).set_xattr("f", s.overlay_xattr("metacopy"), "");
+    let m = s.mount();
+    assert_errno(rustix::fs::stat(m.at("f")).map(drop), Errno::PERM);
+    s.unmount();
+}
+
+/// What is changed while data is copied stays changed, though copying puts back what it takes away.
+fn changes_while_data_is_copied(s: &mut Sandbox) {
+    s.lower().file("f", vec![1; 256 << 20]).chmod("f", 0o6755);
+    s.option("metacopy=on");
+    if s.context() != Context::root {
+        s.kernel_disagrees("the kernel refuses metacopy=on with userxattr");
+        if backend() == Backend::Kernel {
+            return;
+        }
+    }
+    let m = s.mount();
+    m.mtime("f", 1, 1);
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| drop(m.open("f", OFlags::WRONLY)));
+        while s.upper().stat("f").st_blocks < 8 && !opening.is_finished() {
+            std::thread::yield_now();
+        }
+        m.chmod("f", 0o600);
+    });
+    assert_eq!(s.upper().xattr("f", s.overlay_xattr("metacopy")), None);
+    assert_eq!((m.mode("f"), s.upper().mode("f")), (0o600, 0o600));
 }
