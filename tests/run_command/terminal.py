@@ -4,6 +4,7 @@ Arguments: the program, the tree.
 """
 
 import fcntl
+import glob
 import os
 import pty
 import struct
@@ -11,6 +12,18 @@ import sys
 import termios
 
 PROGRAM, TREE = sys.argv[1:]
+
+
+def processes():
+    """Name, state and number of the controlling terminal of every process."""
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                name, rest = file.read().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue  # It has ended.
+        fields = rest.split()
+        yield name, fields[0], int(fields[4])
 
 
 class Terminal:
@@ -37,6 +50,14 @@ class Terminal:
 
     def type(self, text):
         os.write(self.fd, text.encode())
+
+    def wait_until_stopped(self, name):
+        """Waits until the process called name at this terminal is stopped. Its read(2) may have
+        taken what is typed before."""
+        terminal = os.stat(os.ptsname(self.fd)).st_rdev
+        states = []
+        while states != ["T"]:
+            states = [state for (comm, state, number) in processes() if (comm, number) == (name, terminal)]
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -86,6 +107,7 @@ terminal.expect("ready")
 terminal.type("\x1a")
 terminal.expect("Stopped")
 terminal.expect("\n$ ")
+terminal.wait_until_stopped("sh")
 terminal.type("fg\n")
 terminal.expect("echo got")
 terminal.type("it\n")
