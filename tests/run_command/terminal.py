@@ -54,7 +54,8 @@ class Terminal:
     def wait_until_stopped(self, name):
         """Waits until the process called name at this terminal is stopped. Its read(2) may have
         taken what is typed before."""
-        terminal = os.stat(os.ptsname(self.fd)).st_rdev
+        number = struct.unpack("I", fcntl.ioctl(self.fd, termios.TIOCGPTN, bytes(4)))[0]
+        terminal = os.stat(f"/dev/pts/{number}").st_rdev
         states = []
         while states != ["T"]:
             states = [state for (comm, state, number) in processes() if (comm, number) == (name, terminal)]
