@@ -13,6 +13,12 @@ pub struct Circumstances {
     pub origins: bool,
     /// Whether files of lower layers may have got new names.
     links: bool,
+    /// Whether objects may be immutable or append-only.
+    protected: bool,
+    /// Whether the daemon does not know what is open.
+    no_open: bool,
+    /// Whether renaming a directory copies what is in it.
+    copies: bool,
 }
 
 impl Circumstances {
@@ -20,7 +26,15 @@ impl Circumstances {
     pub fn of(script: &Script, context: Context) -> Self {
         let links = |line: &Line| ["link", "flink"].contains(&line.word(0));
         let origins = context == Context::root && !script.nested;
-        Self { origins, links: script.lines.iter().any(|line| !line.is_layer() && links(line)) }
+        let option = |name: &str| script.options.iter().any(|option| option == name);
+        let calls = || script.lines.iter().filter(|line| !line.is_layer());
+        Self {
+            origins,
+            links: calls().any(links),
+            no_open: option("no_open"),
+            copies: option("redirect_dir=copy"),
+            protected: calls().any(|line| line.word(0) == "chattr"),
+        }
     }
 
     /// Whether the kernel may have two inodes for two names of a file.
@@ -80,6 +94,17 @@ pub fn call(
     if name == "rename" && kernel == "EEXIST" && ovlfuse == "ENOTEMPTY" {
         return Some("a target that is not empty: xfs has an errno of its own");
     }
+    let later = ["EACCES", "EISDIR", "ENOTDIR"].contains(&ovlfuse) || name == "access";
+    if circumstances.protected && kernel == "EPERM" && later {
+        return Some("the kernel does not know what is immutable, so it looks at the rest first");
+    }
+    let attributes = |text: &str| without(&without(text, "nlink="), "mtime=");
+    if circumstances.no_open && attributes(kernel) == attributes(ovlfuse) {
+        return Some(NO_OPEN);
+    }
+    if circumstances.copies && without(kernel, "nlink=") == without(ovlfuse, "nlink=") {
+        return Some(COPIES);
+    }
     if name == "mapread" {
         return Some("a shared mapping made before copy-up sees the new data, in the kernel not");
     }
@@ -93,6 +118,10 @@ pub fn call(
     }
     None
 }
+
+const COPIES: &str = "a lower link is broken by copying the directory that one name is in";
+
+const NO_OPEN: &str = "open(2) copies nothing up, and truncating what is empty is no change";
 
 const FEWER_BLOCKS: &str = "reading a hole through a mapping allocates on tmpfs";
 
@@ -129,7 +158,19 @@ pub fn ends(line: &Line, kernel: &str, ovlfuse: &str, circumstances: Circumstanc
     let opens = ["open", "read", "write", "append"].contains(&line.word(0));
     let refused = |result: &str| refused(result) || (opens && result == "ENXIO");
     let differs = circumstances.splits_inodes() && kernel != ovlfuse;
-    brings_back || (differs && (refused(kernel) || refused(ovlfuse)))
+    // What is immutable or has lost its data fails when it is changed or read.
+    let opened = circumstances.no_open
+        && (opens || ["chattr", "lsattr", "reopen"].contains(&line.word(0)))
+        && ["EPERM", "ENOENT", "EIO"].contains(&kernel)
+        && kernel != ovlfuse;
+    let unlinked = circumstances.no_open && changes && kernel == "EEXIST" && ovlfuse == "ok";
+    // What the kernel has no redirect for, a long path, is copied all the same.
+    let copied = circumstances.copies && kernel == "EXDEV" && ovlfuse == "ok";
+    brings_back
+        || opened
+        || unlinked
+        || copied
+        || (differs && (refused(kernel) || refused(ovlfuse)))
 }
 
 /// Leaves out the word of `text` that starts with `field`.
@@ -150,6 +191,15 @@ pub fn merged(difference: &Difference, circumstances: Circumstances) -> Option<&
     if circumstances.splits_inodes() && difference.is_kept_set_id() {
         return Some(KEPT_SET_ID);
     }
+    let field = difference.field.as_str();
+    let lost = (field, &*difference.left, &*difference.right) == ("content", "ENOENT", "\"\"");
+    let late = lost || ["nlink", "mtime", "same inode as", "attributes"].contains(&field);
+    if circumstances.no_open && late {
+        return Some(NO_OPEN);
+    }
+    if circumstances.copies && ["nlink", "same inode as"].contains(&field) {
+        return Some(COPIES);
+    }
     if difference.left == "stat=ENOENT" && difference.right == "absent" {
         return Some(PHANTOM);
     }
@@ -163,6 +213,12 @@ pub fn merged(difference: &Difference, circumstances: Circumstances) -> Option<&
         return Some("without origin the kernel gives a new name of a lower file another number");
     }
     None
+}
+
+/// Why a view may differ so from that of the mount before.
+pub fn forgotten(difference: &Difference) -> Option<&'static str> {
+    let of_root = difference.path == "." && difference.field == "attributes";
+    of_root.then_some("no mount looks for what makes the root immutable")
 }
 
 /// Why upper layers on disk may differ so.
@@ -180,7 +236,7 @@ pub fn upper(difference: &Difference, circumstances: Circumstances) -> Option<&'
     None
 }
 
-/// Why the link count of a directory may differ with `index=on`.
+/// Why the link count of a directory may differ where other ones are copied up than by the kernel.
 pub fn dir_links(kernel: &str, ovlfuse: &str) -> Option<&'static str> {
     let same = without(kernel, "nlink=") == without(ovlfuse, "nlink=");
     (same && kernel.starts_with("Directory ")).then_some("another directory was copied up")
@@ -195,7 +251,9 @@ pub fn aliases(difference: &Difference) -> Option<&'static str> {
         return Some("FUSE does not tell by which name a file is opened: another one is in upper");
     }
     let follows = field == "nlink" || field == "same inode as" || field.ends_with(".overlay.nlink");
-    let follows = follows || field.ends_with(".overlay.impure");
+    // A redirect of a file without data names it by one of its names below.
+    let ends = [".overlay.impure", ".overlay.redirect"];
+    let follows = follows || ends.iter().any(|end| field.ends_with(end));
     follows.then_some("it follows from that")
 }
 

@@ -16,6 +16,9 @@ use crate::view::{Difference, Look, View};
 /// A daemon that a case keeps busy longer is killed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the kernel does by `redirect_dir=on`, which shows the same and leaves another upper.
+const COPYING: &str = "redirect_dir=copy";
+
 /// Where and how cases run.
 #[derive(Clone)]
 pub struct Place {
@@ -118,7 +121,12 @@ impl Layers {
                 std::fs::remove_dir_all(left).expect("the mark of a volatile mount removed");
             }
         }
-        Mount::new(backend, self.spec.clone(), &self.log)
+        let mut spec = self.spec.clone();
+        if backend == Backend::Kernel && self.has_option(COPYING) {
+            spec.options.retain(|option| option != COPYING);
+            spec.options.push("redirect_dir=on".into());
+        }
+        Mount::new(backend, spec, &self.log)
     }
 
     /// Mounts, looks, unmounts.
@@ -127,6 +135,10 @@ impl Layers {
         let view = View::of(&self.spec.merged, look);
         mount.unmount();
         view
+    }
+
+    fn has_option(&self, wanted: &str) -> bool {
+        self.spec.options.iter().any(|option| option == wanted)
     }
 
     fn upper(&self) -> View {
@@ -163,13 +175,23 @@ impl<'a> Case<'a> {
         Self { place, circumstances, kernel: build("kernel"), ovlfuse: build("ovlfuse") }
     }
 
-    fn is_indexed(&self) -> bool {
-        self.kernel.spec.options.iter().any(|option| option == "index=on")
+    /// Whether other directories are copied up than by the kernel.
+    fn any_dir_links(&self) -> bool {
+        ["index=on", "no_open", COPYING].iter().any(|option| self.ovlfuse.has_option(option))
+    }
+
+    /// Whether inode numbers are the same after a remount.
+    fn keeps_inodes(&self) -> bool {
+        self.circumstances.origins && !self.ovlfuse.has_option(COPYING)
     }
 
     fn look(&self, inodes: bool) -> Look {
-        let any_dir_links = self.is_indexed();
-        Look { inodes, blocks: self.place.blocks, any_dir_links, layer: false }
+        Look {
+            inodes,
+            blocks: self.place.blocks,
+            any_dir_links: self.any_dir_links(),
+            layer: false,
+        }
     }
 
     fn run(&self, script: &Script) -> Option<Divergence> {
@@ -179,7 +201,7 @@ impl<'a> Case<'a> {
             Ok(None) => return None,
             Err(divergence) => return Some(divergence),
         };
-        let indexed = self.is_indexed();
+        let indexed = self.ovlfuse.has_option("index=on");
         let layers = || {
             let (kernel, ovlfuse) = (self.kernel.upper(), self.ovlfuse.upper());
             same("upper", &kernel, &ovlfuse, |one| {
@@ -187,9 +209,11 @@ impl<'a> Case<'a> {
                     .or_else(|| allowed::aliases(one).filter(|_| indexed))
             })
         };
+        // And so another upper and work, which the first two checks compare.
+        let own_upper = [COPYING, "no_open"].iter().any(|option| self.ovlfuse.has_option(option));
         let checks: [&dyn Fn() -> Option<Divergence>; 4] =
             [&layers, &|| self.work(), &|| self.remounted(&live), &|| self.across()];
-        checks.iter().find_map(|check| check()).or_else(|| {
+        checks.iter().skip(if own_upper { 2 } else { 0 }).find_map(|check| check()).or_else(|| {
             let changed = before.iter().zip(self.lowers()).position(|(was, is)| *was != is);
             changed.map(|n| Divergence::new("lower changed", format!("lower number {n}")))
         })
@@ -226,7 +250,7 @@ impl<'a> Case<'a> {
                 return Ok(None);
             }
             let allowed = allowed::call(line, &theirs, &ours, self.circumstances)
-                .or_else(|| allowed::dir_links(&theirs, &ours).filter(|_| self.is_indexed()));
+                .or_else(|| allowed::dir_links(&theirs, &ours).filter(|_| self.any_dir_links()));
             if theirs != ours && allowed.is_none() {
                 let text = format!("{line}\n  kernel  {theirs}\n  ovlfuse {ours}");
                 let kind = format!("call {}: {} / {}", line.word(0), sort(&theirs), sort(&ours));
@@ -235,7 +259,7 @@ impl<'a> Case<'a> {
         }
         kernel.close_all();
         ovlfuse.close_all();
-        self.live(self.circumstances.origins).map(Some)
+        self.live(self.keeps_inodes()).map(Some)
     }
 
     /// Compares the mounted views; gives ovlfuse's.
@@ -261,13 +285,15 @@ impl<'a> Case<'a> {
 
     /// A new mount of ovlfuse shows what the old one showed, and what the kernel's new one shows.
     fn remounted(&self, live: &View) -> Option<Divergence> {
-        let inodes = self.circumstances.origins;
+        let inodes = self.keeps_inodes();
         let again = self.ovlfuse.view(Backend::Ovlfuse, self.look(inodes));
         // Without origins to find inode numbers by, the kernel too shows other numbers after a
         // remount.
         let inodes = inodes
             .then(|| {
-                same("live/remounted", live, &again, |one| allowed::merged(one, self.circumstances))
+                same("live/remounted", live, &again, |one| {
+                    allowed::merged(one, self.circumstances).or_else(|| allowed::forgotten(one))
+                })
             })
             .flatten();
         inodes.or_else(|| {

@@ -7,7 +7,8 @@
 //! | `OVLFUSE_DIFF_OPS` | calls of a case, 120 |
 //! | `OVLFUSE_DIFF_SEED` | the first case's seed, to repeat a run |
 //! | `OVLFUSE_DIFF_FS` | `tmpfs` (default), `dir` (what `OVLFUSE_TEST_DIR` is on), and as root `ext4`, `xfs`, `btrfs` in a loop mount |
-//! | `OVLFUSE_DIFF_OPTIONS` | mount options of the random cases, separated by commas, in the kernel's words |
+//! | `OVLFUSE_DIFF_OPTIONS` | mount options of the random cases, separated by commas, in the kernel's words; those of ovlfuse alone are compared with the kernel's next to them |
+//! | `OVLFUSE_DIFF_DATA` | set: always with data-only layers, which `metacopy=on` has now and then |
 //! | `OVLFUSE_DIFF_NESTED` | set: the lowest layer is an overlay of the kernel's |
 //! | `OVLFUSE_DIFF_KEEP_GOING` | set: report every kind of difference once instead of stopping |
 //! | `OVLFUSE_DIFF_SCRIPT` | a script to run instead of random ones |

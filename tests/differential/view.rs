@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RawMode, Stat, lgetxattr, llistxattr, openat};
 
-use crate::calls::{error_name, show_bytes, show_stat};
+use crate::calls::{error_name, lsattr, show_bytes, show_stat};
 use crate::common::dirents;
 use crate::script::escape;
 
@@ -21,7 +21,7 @@ pub struct Look {
     pub inodes: bool,
     /// `st_blocks`.
     pub blocks: bool,
-    /// Link counts of directories may be anything: with `index=on` other ones are copied up.
+    /// Link counts of directories may be anything: other ones are copied up.
     pub any_dir_links: bool,
     /// A layer instead of a merged view: what need not be equal byte for byte is made so.
     pub layer: bool,
@@ -196,6 +196,10 @@ fn fields(path: &Path, look: Look) -> (Option<Stat>, Fields) {
             "target".into(),
             target.map_or_else(|error| error_name(&error), |to| format!("{}", to.display())),
         );
+    }
+    if kind.is_file() || kind.is_dir() {
+        let flags = std::fs::File::open(path).and_then(|file| lsattr(&file));
+        fields.insert("attributes".into(), flags.unwrap_or_else(|error| error_name(&error)));
     }
     if let Err(error) = xattrs(path, look, &mut fields) {
         fields.insert("xattrs".into(), error_name(&error));

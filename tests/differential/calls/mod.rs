@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, IFlags, Stat, ioctl_getflags};
 use rustix::io::Errno;
 
 use super::script::{Line, escape};
@@ -136,6 +136,21 @@ pub fn show_stat(stat: &Stat, blocks: bool) -> String {
         text += &format!(" blocks={}", stat.st_blocks);
     }
     text
+}
+
+/// The file attributes (chattr(1)) that calls give, by their letters.
+const FILE_ATTRIBUTES: [(char, IFlags); 4] = [
+    ('a', IFlags::APPEND),
+    ('A', IFlags::NOATIME),
+    ('d', IFlags::NODUMP),
+    ('i', IFlags::IMMUTABLE),
+];
+
+/// Those that `file` has.
+pub fn lsattr(file: &File) -> io::Result<String> {
+    let flags = ioctl_getflags(file)?;
+    let set = FILE_ATTRIBUTES.iter().filter(|(_, flag)| flags.contains(*flag));
+    Ok(format!("[{}]", set.map(|(letter, _)| letter).collect::<String>()))
 }
 
 /// Bytes as text when they are few, else their number and hash.

@@ -1,17 +1,19 @@
 //! The calls that take a path.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags,
-    accessat, chmodat, chownat, lgetxattr, linkat, llistxattr, lremovexattr, lsetxattr, lstat,
-    mkdirat, mknodat, openat, readlinkat, renameat_with, setxattr, stat, statfs, symlinkat,
-    unlinkat, utimensat,
+    Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
+    XattrFlags, accessat, chmodat, chownat, fstat, ioctl_getflags, ioctl_setflags, lgetxattr,
+    linkat, llistxattr, lremovexattr, lsetxattr, lstat, mkdirat, mknodat, openat, readlinkat,
+    renameat_with, setxattr, stat, statfs, symlinkat, unlinkat, utimensat,
 };
+use rustix::io::Errno;
 
 use super::{Side, list, show_bytes, show_names, show_stat};
 use crate::acl;
@@ -74,12 +76,8 @@ fn rename_flag(name: &str) -> RenameFlags {
 fn remove_tree(path: &Path) -> io::Result<()> {
     let mut todo = vec![path.to_path_buf()];
     while let Some(path) = todo.last().cloned() {
-        match unlinkat(CWD, &path, AtFlags::empty()) {
-            Err(rustix::io::Errno::ISDIR) => {}
-            Err(rustix::io::Errno::NOENT) if todo.len() > 1 => {}
-            other => other?,
-        }
-        if lstat(&path).is_ok() {
+        let is_dir = lstat(&path).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+        if is_dir {
             let entries = std::fs::read_dir(&path)?;
             let mut below: Vec<_> =
                 entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
@@ -90,6 +88,11 @@ fn remove_tree(path: &Path) -> io::Result<()> {
                 below.sort();
                 todo.extend(below);
                 continue;
+            }
+        } else {
+            match unlinkat(CWD, &path, AtFlags::empty()) {
+                Err(Errno::NOENT) if todo.len() > 1 => {}
+                other => other?,
             }
         }
         todo.pop();
@@ -118,6 +121,8 @@ fn attributes(side: &Side, line: &Line) -> Option<io::Result<String>> {
             let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL");
             done(sys::truncate(&path, line.size(2)))
         }
+        "chattr" => done(with_attributes(&path).and_then(|file| chattr(&file, line.word(2)))),
+        "lsattr" => Some(with_attributes(&path).and_then(|file| super::lsattr(&file))),
         "access" => {
             let access = Access::from_bits_truncate(u32::try_from(line.number(2)).expect("bits"));
             done(accessat(CWD, &path, access, AtFlags::EACCESS))
@@ -132,6 +137,26 @@ fn attributes(side: &Side, line: &Line) -> Option<io::Result<String>> {
         ),
         _ => None,
     }
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    Ok(openat(CWD, path, flags, Mode::empty())?.into())
+}
+
+/// Opens what may have file attributes; a device would answer itself.
+fn with_attributes(path: &Path) -> io::Result<File> {
+    let file = opened(path)?;
+    let kind = FileType::from_raw_mode(fstat(&file)?.st_mode);
+    let is_device = kind.is_char_device() || kind.is_block_device();
+    if is_device { Err(Errno::NOTTY.into()) } else { Ok(file) }
+}
+
+/// Gives `file` these of the file attributes that calls give, `-` for none.
+fn chattr(file: &File, letters: &str) -> io::Result<()> {
+    let wanted = super::FILE_ATTRIBUTES.iter().filter(|(letter, _)| letters.contains(*letter));
+    let others = super::FILE_ATTRIBUTES.iter().fold(ioctl_getflags(file)?, |all, one| all - one.1);
+    Ok(ioctl_setflags(file, wanted.fold(others, |all, one| all | one.1))?)
 }
 
 /// Words `index` onwards, `SEC NSEC` or `now` or `omit`, as both times; `atime` sets that alone.
@@ -174,13 +199,13 @@ fn data(side: &Side, line: &Line) -> Option<io::Result<String>> {
 }
 
 fn read_all(path: &Path) -> io::Result<String> {
-    let file = openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+    let file = opened(path)?;
+    let kind = FileType::from_raw_mode(fstat(&file)?.st_mode);
     if kind.is_char_device() || kind.is_block_device() {
         return Ok("opened".into());
     }
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)?;
+    io::Read::read_to_end(&mut { file }, &mut bytes)?;
     Ok(show_bytes(&bytes))
 }
 

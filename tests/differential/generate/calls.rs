@@ -144,6 +144,10 @@ impl Writer<'_> {
 
     fn attribute_call(&mut self) -> Vec<String> {
         let path = self.path(None);
+        if self.chattr && self.rng.chance(25) {
+            let letters = self.rng.pick(&["i", "a", "A", "d", "ai", "-", "-", "-", "-"]);
+            return vec!["chattr".into(), path, letters.into()];
+        }
         match self.rng.below(10) {
             0..3 => vec!["chmod".into(), path, self.mode().into()],
             3..5 => {
@@ -192,7 +196,8 @@ impl Writer<'_> {
 
     fn look_call(&mut self) -> Vec<String> {
         let path = self.path(None);
-        match self.rng.below(10) {
+        match self.rng.below(11) {
+            10 => vec!["lsattr".into(), path],
             0..3 => vec!["lstat".into(), path],
             3 => vec!["stat".into(), path],
             4 => vec!["readlink".into(), path],

@@ -20,8 +20,8 @@ impl Writer<'_> {
 
     /// Files whose metadata is in one layer and whose data is in another, under names that
     /// nothing else gets before the calls; how many data-only layers there are.
-    pub(super) fn bare_files(&mut self, lowers: usize) -> usize {
-        let layers = self.rng.pick(&[0, 0, 1, 2]);
+    pub(super) fn bare_files(&mut self, lowers: usize, with_data: bool) -> usize {
+        let layers = self.rng.pick(if with_data { &[1, 2] } else { &[0, 0, 1, 2] });
         let sizes = ["0", "5", "100", "5000", "20000"].map(|size| (size, self.next_seed()));
         for (number, (size, seed)) in sizes.iter().enumerate() {
             self.push(&["L0", "file", &format!("data{number}"), "0644", size, seed]);

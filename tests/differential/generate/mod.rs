@@ -36,6 +36,8 @@ struct Writer<'a> {
     lines: Vec<Line>,
     /// Escaped paths, as they were named.
     paths: Vec<(String, Kind)>,
+    /// Whether objects get file attributes (chattr(1)), which make many calls fail.
+    chattr: bool,
     /// Directories of the layers below the one being written.
     below: Vec<String>,
     /// Files that only calls shall meet.
@@ -59,10 +61,13 @@ pub fn script(seed: u64, calls: usize, context: Context) -> Script {
         paths: Vec::new(),
         below: Vec::new(),
         late: Vec::new(),
+        chattr: false,
         seed: 0,
     };
-    let bare = !nested && options.iter().any(|option| option == "metacopy=on");
-    let data = if bare { writer.bare_files(lowers) } else { 0 };
+    writer.chattr = writer.rng.chance(15);
+    let with_data = std::env::var_os("OVLFUSE_DIFF_DATA").is_some();
+    let bare = !nested && (with_data || options.iter().any(|option| option == "metacopy=on"));
+    let data = if bare { writer.bare_files(lowers, with_data) } else { 0 };
     writer.layers(lowers);
     for number in 1..=calls {
         writer.call();
