@@ -1,6 +1,6 @@
 //! Attributes: GETATTR, SETATTR, READLINK, STATFS.
 
-use super::file::{as_caller_if_allowed, has_set_id, with_rights_of};
+use super::file::{has_set_id, with_rights_of};
 use super::node::Node;
 use super::{Caller, Fs};
 use crate::sys::node::SetTime;
@@ -80,7 +80,9 @@ impl Fs {
         let _entries = node.dir().ok().map(|dir| dir.lock.read());
         self.on_at_rest(&node, |at, _| {
             if changes.uid.is_some() || changes.gid.is_some() {
-                as_caller_if_allowed(caller, || sys::node::chown(at, changes.uid, changes.gid))?;
+                self.as_caller_if_allowed(caller, at, |at| {
+                    sys::node::chown(at, changes.uid, changes.gid)
+                })?;
             }
             if let Some(mode) = changes.mode {
                 sys::node::chmod(at, mode)?;

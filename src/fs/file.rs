@@ -433,12 +433,29 @@ pub(super) fn with_rights_of<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -
     }
 }
 
-/// Makes a change with the rights of `caller`, so that set-gid is cleared where it would be natively.
-/// The kernel has allowed it; to who owns the object by a capability only it is not refused.
-pub(super) fn as_caller_if_allowed(caller: Caller, change: impl Fn() -> Result<()>) -> Result<()> {
-    match with_rights_of(caller, &change) {
-        Err(Errno::PERM | Errno::ACCESS) => change(),
-        done => done,
+impl Fs {
+    /// Makes a change with the rights of `caller`, so that set-gid is cleared where it would be
+    /// natively. The kernel has allowed it; to who owns the object by a capability only it is not
+    /// refused.
+    pub(super) fn as_caller_if_allowed(
+        &self,
+        caller: Caller,
+        at: At<'_>,
+        change: impl Fn(At<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let done = match with_rights_of(caller, || change(at)) {
+            // The name is where the caller cannot go: in the index, or no longer.
+            Err(Errno::ACCESS) => {
+                let open = || sys::node::open(at, OFlags::PATH | OFlags::NOFOLLOW);
+                let object = self.with_descriptors(open)?;
+                with_rights_of(caller, || change(At::fd(object.as_fd())))
+            }
+            done => done,
+        };
+        match done {
+            Err(Errno::PERM | Errno::ACCESS) => change(at),
+            done => done,
+        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! Extended attributes, with overlay's own hidden and everybody else's escaped.
 
-use super::file::as_caller_if_allowed;
 use super::{Caller, Fs};
 use crate::format::Namespace;
-use crate::sys::{Errno, Result, xattr};
+use crate::sys::{At, Errno, Result, xattr};
 use std::ffi::CString;
 
 impl Fs {
@@ -64,8 +63,8 @@ impl Fs {
         let stored = self.stored(name)?;
         self.copy_up_metadata(&node)?;
         self.on_at_rest(&node, |at, _| {
-            let set = || xattr::set(at, &stored, value, flags);
-            if is_acl(name) { as_caller_if_allowed(caller, set) } else { set() }
+            let set = |at: At<'_>| xattr::set(at, &stored, value, flags);
+            if is_acl(name) { self.as_caller_if_allowed(caller, at, set) } else { set(at) }
         })
     }
 
@@ -83,8 +82,8 @@ impl Fs {
         }
         self.copy_up_metadata(&node)?;
         self.on_at_rest(&node, |at, _| {
-            let remove = || xattr::remove(at, &stored);
-            if is_acl(name) { as_caller_if_allowed(caller, remove) } else { remove() }
+            let remove = |at: At<'_>| xattr::remove(at, &stored);
+            if is_acl(name) { self.as_caller_if_allowed(caller, at, remove) } else { remove(at) }
         })
     }
 
