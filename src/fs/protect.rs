@@ -42,7 +42,7 @@ impl Fs {
         let upper = self.upper()?;
         let node = self.nodes.get(id)?;
         check_kind(&node)?;
-        self.copy_up(&node, u64::MAX)?;
+        self.copy_up_metadata(&node)?;
         let (before, wanted) = (self.protection(&node)?, attr.protection());
         self.on(&node, |at, _| {
             if before.any() || wanted.any() {
