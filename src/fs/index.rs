@@ -12,6 +12,7 @@ use super::node::{Gone, Link, Node};
 use super::resolve::Resolved;
 use crate::format::index::{Nlink, entry_name};
 use crate::format::{Namespace, OverlayName};
+use crate::sys::node::{SetTime, set_times};
 use crate::sys::{At, Errno, Kind, Result, Stat, stat, xattr};
 use crate::union::LayerId;
 use crate::union::lookup::Facts;
@@ -141,8 +142,10 @@ impl Fs {
         }
         self.set_impure(parent)?;
         self.count_from_lower(from, links, (parent, name))?;
+        let before = stat::stat(At::fd(to.dir))?;
         let linked = rustix::fs::linkat(from.dir, from.name, to.dir, to.name, AtFlags::empty());
         linked.and(self.count_links(node, links))?;
+        set_times(At::fd(to.dir), SetTime::To(before.atime), SetTime::To(before.mtime))?;
         if let Some(listing) = &mut *parent.dir()?.listing.write() {
             listing.set_upper(name, node.kind.dirent_type() as u8, true);
         }
