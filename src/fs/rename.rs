@@ -50,15 +50,15 @@ impl Fs {
     /// redirect; `EINVAL` for unknown flags; those of copy-up and of renameat2(2).
     pub fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Result<()> {
         let flags = RenameFlags::from_bits_retain(flags);
-        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
-            return Err(Errno::INVAL);
-        }
         self.upper()?;
         self.check_new_name(to.1)?;
         let (old_parent, new_parent) = (self.nodes.get(from.0)?, self.nodes.get(to.0)?);
         let old = Spot { parent: &old_parent, name: from.1 };
         let new = Spot { parent: &new_parent, name: to.1 };
         self.check_renaming((old.parent, old.name), (new.parent, new.name))?;
+        if !(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).contains(flags) {
+            return Err(Errno::INVAL);
+        }
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         self.wait_for_copy(new.parent, new.name);
         let moves_dir = self.prepare_rename(old, new, exchange)?;
