@@ -189,15 +189,14 @@ impl Fs {
     }
 
     /// Node `id` and the descriptor to change its data through, opened as `handle`; a file that
-    /// the kernel opened without asking is copied up by its first change.
-    fn target(&self, id: u64, handle: u64) -> Result<(Arc<Node>, Arc<OwnedFd>)> {
+    /// the kernel opened without asking (with `flags`) is copied up by its first change.
+    fn target(&self, id: u64, handle: u64, flags: OFlags) -> Result<(Arc<Node>, Arc<OwnedFd>)> {
         if handle != NO_HANDLE {
             let file = self.file(handle)?;
             return Ok((Arc::clone(&file.node), self.backing(&file)?));
         }
         let node = self.nodes.get(id)?;
-        // open(2) would have refused it.
-        self.check_unprotected(&node)?;
+        self.check_opening(&node, flags)?;
         self.copy_up(&node, u64::MAX)?;
         let fd = self.unopened(&node)?;
         Ok((node, fd))
@@ -256,19 +255,20 @@ impl Fs {
         Ok(done)
     }
 
-    /// Writes `bytes` to the node and handle at `offset`; the bytes written, fewer when the rest failed.
+    /// Writes `bytes` to the node and handle, opened with `flags`, at `offset`; the bytes written, fewer when the rest failed.
     /// With `unprivileged`, a write by this caller clears set-id bits.
     ///
     /// # Errors
     /// Those of pwrite(2), when nothing was written.
     pub fn write(
         &self,
-        (id, handle): (u64, u64),
+        (id, handle, flags): (u64, u64, u32),
         offset: u64,
         bytes: &[u8],
         unprivileged: Option<Caller>,
     ) -> Result<usize> {
-        let (node, fd) = self.target(id, handle)?;
+        let appends = OFlags::from_bits_retain(flags) & OFlags::APPEND;
+        let (node, fd) = self.target(id, handle, OFlags::WRONLY | appends)?;
         match unprivileged {
             Some(caller) => self.change_data(&node, &fd, caller, || write_some(&fd, offset, bytes)),
             None => write_some(&fd, offset, bytes),
@@ -352,7 +352,7 @@ impl Fs {
         mode: u32,
         caller: Caller,
     ) -> Result<()> {
-        let (node, fd) = self.target(id, handle)?;
+        let (node, fd) = self.target(id, handle, OFlags::WRONLY)?;
         let mode = FallocateFlags::from_bits_retain(mode);
         let protection = self.protection(&node)?;
         let appends = FallocateFlags::KEEP_SIZE.contains(mode);
@@ -387,7 +387,7 @@ impl Fs {
         caller: Caller,
     ) -> Result<usize> {
         // First, because it may be the source as well.
-        let (node, target) = self.target(to.0, to.1)?;
+        let (node, target) = self.target(to.0, to.1, OFlags::WRONLY)?;
         refuse(self.protection(&node)?.immutable)?;
         let source = self.source(from.0, from.1)?;
         self.change_data(&node, &target, caller, || {

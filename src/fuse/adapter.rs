@@ -275,13 +275,13 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let unprivileged = kills.then(|| self.view.caller(req));
-        let file = (ino.0, fh.0);
+        let file = (ino.0, fh.0, flags.0 as u32);
         let written = move |fs: &Fs, data: &[u8]| {
             sent_count(fs.write(file, offset, data, unprivileged), reply);
         };
