@@ -8,6 +8,7 @@
 #[macro_use]
 mod common;
 
+mod combined;
 mod copy_up;
 mod crash;
 mod create;

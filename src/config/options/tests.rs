@@ -251,6 +251,7 @@ fn bad_options() {
         ("metacopy=maybe", "the values are off, on"),
         ("lowerdir=l,upperdir=u,metacopy=on,redirect_dir=off", "needs redirect_dir=on"),
         ("lowerdir=l,upperdir=u,metacopy=on,redirect_dir=follow", "needs redirect_dir=on"),
+        ("lowerdir=l,upperdir=u,metacopy=on,redirect_dir=copy", "needs redirect_dir=on"),
         ("lowerdir=l,metacopy=on,redirect_dir=nofollow", "needs redirect_dir=on"),
         ("lowerdir=", "no lower layer"),
         ("upperdir=u", "no lower layer"),
