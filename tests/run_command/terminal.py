@@ -15,7 +15,7 @@ PROGRAM, TREE = sys.argv[1:]
 
 
 def processes():
-    """Name, state and number of the controlling terminal of every process."""
+    """Name, state and session of every process."""
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
@@ -23,7 +23,7 @@ def processes():
         except OSError:
             continue  # It has ended.
         fields = rest.split()
-        yield name, fields[0], int(fields[4])
+        yield name, fields[0], int(fields[3])
 
 
 class Terminal:
@@ -52,13 +52,11 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def wait_until_stopped(self, name):
-        """Waits until the process called name at this terminal is stopped. Its read(2) may have
+        """Waits until the process called name in this session is stopped. Its read(2) may have
         taken what is typed before."""
-        number = struct.unpack("I", fcntl.ioctl(self.fd, termios.TIOCGPTN, bytes(4)))[0]
-        terminal = os.stat(f"/dev/pts/{number}").st_rdev
         states = []
         while states != ["T"]:
-            states = [state for (comm, state, number) in processes() if (comm, number) == (name, terminal)]
+            states = [state for (comm, state, session) in processes() if (comm, session) == (name, self.pid)]
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
