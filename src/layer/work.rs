@@ -216,60 +216,84 @@ pub fn check_only_whiteouts(dir: BorrowedFd<'_>) -> Result<()> {
 
 /// Removes `name` in `dir` with all it holds.
 ///
+/// Subdirectories are first moved to its top, so that a tree of any depth takes no more
+/// descriptors than a flat one.
+///
 /// # Errors
-/// Those of unlinkat(2) and getdents64(2); what could be removed is gone.
+/// Those of unlinkat(2), renameat2(2) and getdents64(2); what could be removed is gone.
 pub fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Err(Errno::ISDIR) => {}
         done => return done,
     }
-    let mut failed = Ok(());
-    let mut open = vec![Removing::start(dir, name)?];
-    while let Some(here) = open.last_mut() {
-        if let Some(subdir) = here.subdirs.pop() {
-            match Removing::start(here.fd.as_fd(), &subdir) {
-                Ok(next) => open.push(next),
-                Err(e) => failed = failed.and(Err(e)),
-            }
-            continue;
-        }
-        let name = std::mem::take(&mut here.name);
-        open.pop();
-        let parent = open.last().map_or(dir, |above| above.fd.as_fd());
-        failed = failed.and(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR));
+    let top = sys::node::open_dir_path(dir, name)?;
+    let mut subdirs = remove_files(top.as_fd())?;
+    let (mut moved, mut failed) = (0..=u64::MAX, Ok(()));
+    while let Some(subdir) = subdirs.pop() {
+        failed = failed.and(remove_subdir(top.as_fd(), &subdir, &mut moved, &mut subdirs));
     }
-    failed
+    failed.and(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
 }
 
-/// A directory on the way down of [`remove_tree`], already rid of its files.
-struct Removing {
-    fd: OwnedFd,
-    name: Vec<u8>,
-    subdirs: Vec<Vec<u8>>,
-}
-
-impl Removing {
-    fn start(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Self> {
-        let fd = sys::node::open_dir_path(parent, name)?;
-        let mut subdirs = Vec::new();
-        let mut remove = || {
-            sys::list::for_each(fd.as_fd(), |entry| {
-                match rustix::fs::unlinkat(&fd, entry.name, AtFlags::empty()) {
-                    Err(Errno::ISDIR) => subdirs.push(entry.name.to_vec()),
-                    Err(Errno::NOENT) => {}
-                    done => return done,
-                }
-                Ok(())
-            })
-        };
-        match remove() {
-            // Without privileges a directory without permissions must be opened up first.
+/// Removes the directory `name` in `top`, after its `subdirs` were moved there, as `numbers` say.
+fn remove_subdir(
+    top: BorrowedFd<'_>,
+    name: &[u8],
+    numbers: &mut impl Iterator<Item = u64>,
+    subdirs: &mut Vec<Vec<u8>>,
+) -> Result<()> {
+    let dir = sys::node::open_dir_path(top, name)?;
+    for subdir in remove_files(dir.as_fd())? {
+        let from = At::new(dir.as_fd(), &subdir);
+        subdirs.push(match move_up(from, top, numbers) {
+            // Without privileges a directory must be writable to be moved.
             Err(Errno::ACCESS) => {
-                sys::node::chmod(At::fd(fd.as_fd()), 0o700)?;
-                remove()?;
+                sys::node::chmod(from, 0o700)?;
+                move_up(from, top, numbers)?
             }
             done => done?,
-        }
-        Ok(Self { fd, name: name.to_vec(), subdirs })
+        });
     }
+    rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR)
+}
+
+/// Moves `from` to `top`, under the first of `numbers` that is no name there; its name.
+fn move_up(
+    from: At<'_>,
+    top: BorrowedFd<'_>,
+    numbers: &mut impl Iterator<Item = u64>,
+) -> Result<Vec<u8>> {
+    for number in numbers {
+        let name = format!("{number:x}").into_bytes();
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(from.dir, from.name, top, name.as_slice(), flags) {
+            Err(Errno::EXIST) => {}
+            done => return done.map(|()| name),
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+/// Removes all files from `dir`; its subdirectories.
+fn remove_files(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>> {
+    let mut subdirs = Vec::new();
+    let mut remove = || {
+        sys::list::for_each(dir, |entry| {
+            match rustix::fs::unlinkat(dir, entry.name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => subdirs.push(entry.name.to_vec()),
+                Err(Errno::NOENT) => {}
+                done => return done,
+            }
+            Ok(())
+        })
+    };
+    match remove() {
+        // Without privileges a directory without permissions must be opened up first.
+        Err(Errno::ACCESS) => {
+            sys::node::chmod(At::fd(dir), 0o700)?;
+            remove()?;
+        }
+        done => done?,
+    }
+    Ok(subdirs)
 }

@@ -87,6 +87,19 @@ scripts! {
         is lower cat merged/f
         "$OVLFUSE" umount merged"#;
 
+    // What a mount before it left in work, deeper than there may be descriptors.
+    [root user userns] a_deep_tree_in_work: r#"
+        mount_here
+        "$OVLFUSE" umount merged
+        (mkdir -p work/work; chmod 700 work/work; cd work/work
+         for i in {1..400}; do mkdir x y 0; touch x/f y/f 0/f; chmod 400 y 0; cd x; done)
+        [[ $CONTEXT == user ]] && chmod 500 work/work/x/x/x
+        ulimit -n 256
+        mount_here
+        is '' find work -name f
+        is lower cat merged/f
+        "$OVLFUSE" umount merged"#;
+
     [root user userns] demo: r#"
         "$OVLFUSE" demo >shown 2>&1 || complain "exit status $?: $(cat shown)"
         for part in '(whiteout)' 'overlay.opaque="y"' 'base/etc/hostname: same'; do

@@ -58,6 +58,11 @@ scripts! {
         # Nobody is left in the namespace who could remove it.
         [[ -d $(echo tmp/ovlfuse-run-*) ]]"#;
 
+    [root user userns] a_deep_tree_is_thrown_away: r#"
+        ulimit -n 256
+        run sh -c 'cd /srv && for i in $(seq 400); do mkdir d && cd d && : >f || exit 1; done'
+        nothing_left"#;
+
     [root user] at_a_terminal: r#"
         timeout 100 python3 terminal.py "$OVLFUSE" "$TREE" || complain "exit status $?"
         nothing_left"#;
