@@ -42,13 +42,9 @@ pub fn run(context: Context, script: &str) {
             }
         }
     }
-    let mut command = match context {
-        Context::root => own_mounts(),
-        _ => context.command("env"),
-    };
-    command
-        .args(["timeout", "--kill-after=5", "120", "bash", "-c"])
-        .arg(format!("{PRELUDE}\n{script}\n"));
+    let mut inner = context.command("timeout");
+    inner.args(["--kill-after=5", "120", "bash", "-c"]).arg(format!("{PRELUDE}\n{script}\n"));
+    let mut command = in_own_mounts(inner);
     command.env("OVLFUSE", tree.at("bin/ovlfuse")).env("CONTEXT", context.name());
     command.env("IMAGE", tree.at("bin/image.py"));
     command.env("TMPDIR", tree.at("tmp")).current_dir(directory.path());
@@ -58,9 +54,12 @@ pub fn run(context: Context, script: &str) {
     assert!(output.status.success(), "in context {}: {}\n{shown}", context.name(), output.status);
 }
 
-/// Root's scripts get a mount namespace too: what they leave vanishes with it.
-fn own_mounts() -> Command {
+/// The same in a mount namespace of its own: what it leaves vanishes with it, and no other test's
+/// namespace starts with a copy of its mounts, which would keep their daemons alive.
+fn in_own_mounts(inner: Command) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
 }
