@@ -23,6 +23,7 @@ Call forms:
   ovlfuse -o lowerdir=A:B,upperdir=U,workdir=W MERGED   as a mount program (first lower on top)
   ovlfuse SOURCE MERGED -o OPTIONS                      as a helper of mount(8)
   ovlfuse umount MERGED
+  ovlfuse refresh MERGED                                after changes of layers without the mount
   ovlfuse run LOWER[:LOWER…] -- COMMAND…                 in a root of its own; see run --help
   ovlfuse list
   ovlfuse diff|export|import|commit …                   on layers that are not mounted
@@ -90,6 +91,11 @@ pub enum Subcommands {
     Mount(MountArgs),
     /// Unmount, and wait until the daemon is gone
     Umount {
+        /// Where the merged view is mounted
+        merged: PathBuf,
+    },
+    /// Look at the layers again, after they were changed underneath
+    Refresh {
         /// Where the merged view is mounted
         merged: PathBuf,
     },

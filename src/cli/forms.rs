@@ -24,6 +24,8 @@ pub enum Command {
     Mount(Box<MountRequest>),
     /// Unmount.
     Umount(PathBuf),
+    /// Look at changed layers again.
+    Refresh(PathBuf),
     /// Run a command in the merged tree.
     Run(Box<RunRequest>),
     /// List the mounts.
@@ -115,6 +117,7 @@ fn subcommand(command: Subcommands) -> Result<Command, MountError> {
     match command {
         Subcommands::Mount(args) => mount_request(args).map(into_command),
         Subcommands::Umount { merged } => Ok(Command::Umount(merged)),
+        Subcommands::Refresh { merged } => Ok(Command::Refresh(merged)),
         Subcommands::Run(args) => RunRequest::new(args).map(|run| Command::Run(Box::new(run))),
         Subcommands::List => Ok(Command::List),
         Subcommands::Completions { shell } => Ok(Command::Completions(shell)),

@@ -11,6 +11,7 @@
 //! | `umount` | `ovlfuse umount`: unmounts and waits for the daemon |
 //! | `run/` | `ovlfuse run`: a command in namespaces of its own |
 //! | `list` | `ovlfuse list` |
+//! | `refresh` | `ovlfuse refresh`: has the daemon look at the layers again |
 //! | `layers` | `ovlfuse diff`, `export`, `import`, `commit` |
 //! | `demo` | `ovlfuse demo` |
 //!
@@ -34,6 +35,7 @@ mod layers;
 mod list;
 mod logging;
 mod mounts;
+mod refresh;
 mod run;
 mod signals;
 mod umount;
@@ -63,6 +65,7 @@ fn run(argv: Vec<OsString>) -> Result<ExitCode, MountError> {
             if request.pretend { Ok(ExitCode::SUCCESS) } else { daemon::run(&request) }
         }
         Command::Umount(mountpoint) => umount::run(&mountpoint).map(|()| ExitCode::SUCCESS),
+        Command::Refresh(merged) => refresh::run(&merged).map(|()| ExitCode::SUCCESS),
         Command::Run(request) => Ok(run::run(&request)),
         Command::List => list::run().map(|()| ExitCode::SUCCESS),
         Command::Completions(shell) => complete(shell),

@@ -51,8 +51,7 @@ impl Fs {
                     Stat { nlink: 0, ..sys::stat::stat(At::fd(kept.fd.as_fd()))? }
                 }
                 Some(kept) => sys::stat::stat(At::fd(kept.fd.as_fd()))?,
-                None if gone.replaced => return Err(sys::Errno::STALE),
-                None => gone.stat,
+                None => gone.stat.ok_or(sys::Errno::STALE)?,
             },
             None => self.at_place(node, &place, |at, _| self.stat_at(node, at))?,
         };

@@ -398,15 +398,20 @@ impl Fs {
         })
     }
 
+    /// A descriptor of the file `node`, if it is open at the moment.
+    pub(super) fn opened(&self, node: &Node) -> Option<Arc<OwnedFd>> {
+        let unopened = || self.unopened.get((node.id, node.layer()));
+        node.opens().iter().find_map(|file| file.descriptor()).or_else(unopened)
+    }
+
     /// A descriptor to keep of an object that is about to lose its last name:
     /// that of an open file, or a new one where the kernel can still reach the
     /// object without one.
     pub(super) fn descriptor_to_keep(&self, node: &Node, at: At<'_>, stat: &Stat) -> Option<Kept> {
-        let opens = node.opens();
-        let unopened = || self.unopened.get((node.id, node.layer()));
-        if let Some(fd) = opens.iter().find_map(|f| f.descriptor()).or_else(unopened) {
+        if let Some(fd) = self.opened(node) {
             return Some(Kept { fd, counted: None });
         }
+        let opens = node.opens();
         let needed = !matches!(node.kind, Kind::File | Kind::Symlink)
             || self.copying.contains_key(&node.id)
             || (stat.nlink > 1 && node.in_upper() && !node.is_indexed())

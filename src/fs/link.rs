@@ -113,7 +113,7 @@ impl Fs {
         let opened_up = OpenedUp::new(at, &before)?;
         temp.place(At::new(parent_fd.as_fd(), name))?;
         drop(opened_up);
-        let gone = Gone { stat, parent: Arc::clone(parent), kept: None, replaced: true };
+        let gone = Gone { stat: None, parent: Arc::clone(parent), kept: None };
         *place = Some(Box::new(gone));
         drop(place);
         self.names.unlink(node, parent, name);

@@ -21,6 +21,7 @@ impl Fs {
         let parent = self.nodes.get(parent)?;
         let dir = parent.dir()?;
         let _names = dir.lock.read();
+        parent.check_not_replaced()?;
         self.index_if_busy(&parent);
         self.lookup_locked(&parent, name)
     }
@@ -122,7 +123,7 @@ impl Fs {
 
     /// By what the node of `object` is found under its other names, if it can have some: an upper
     /// file, or a lower one that keeps its links.
-    fn shared_by(&self, object: &Resolved) -> Option<(u16, u64)> {
+    pub(super) fn shared_by(&self, object: &Resolved) -> Option<(u16, u64)> {
         let stat = &object.stat;
         let fs = match object.layer.is_upper() {
             true if stat.kind() != Kind::Dir && stat.nlink > 1 => 0,

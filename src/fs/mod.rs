@@ -39,6 +39,7 @@ pub mod paths;
 pub mod protect;
 pub mod readdir;
 pub mod redirect;
+pub mod refresh;
 pub mod remove;
 pub mod rename;
 pub mod resolve;
@@ -87,8 +88,10 @@ type HardLinks = hashbrown::HashMap<(u16, u64), Weak<Node>>;
 pub trait Notify: Send + Sync {
     /// The attributes of node `id` changed.
     fn attributes_changed(&self, id: u64);
-    /// The listing of the directory `id` changed (and its attributes).
-    fn listing_changed(&self, id: u64);
+    /// What node `id` holds changed (data, target or listing), and its attributes.
+    fn content_changed(&self, id: u64);
+    /// `name` in the directory `parent` may mean something else now, or something at all.
+    fn name_changed(&self, parent: u64, name: &[u8]);
 }
 
 /// The mounted union.
@@ -226,7 +229,7 @@ impl Fs {
     /// Tells the kernel that the listing of the directory `node` changed behind its back.
     fn listing_changed(&self, node: &Node) {
         if let Some(notify) = self.notify.get() {
-            notify.listing_changed(node.id);
+            notify.content_changed(node.id);
         }
     }
 

@@ -71,14 +71,13 @@ pub struct Node {
 /// An object without a name.
 #[derive(Debug)]
 pub struct Gone {
-    /// Its attributes when it lost its last name.
-    pub stat: Stat,
+    /// Its attributes when it lost its last name; `None` when another node has taken that name,
+    /// which the kernel is to look up again.
+    pub stat: Option<Stat>,
     /// The directory its last name was in.
     pub parent: Arc<Node>,
     /// A descriptor of it, if there was reason to keep one.
     pub kept: Option<Kept>,
-    /// Another node has taken its name, which the kernel is to look up again.
-    pub replaced: bool,
 }
 
 /// A descriptor of an object without a name.
@@ -281,6 +280,11 @@ impl Node {
         self.update_flags(|flags| (flags & PROTECTION_KNOWN == 0).then_some(flags | bits));
     }
 
+    /// Notes that what the object forbids is to be read again.
+    pub fn forget_protection(&self) {
+        self.update_flags(|flags| Some(flags & !(PROTECTION_KNOWN | APPEND | IMMUTABLE)));
+    }
+
     fn update_flags(&self, update: impl FnMut(u8) -> Option<u8>) {
         // It fails where there is nothing to update.
         let (Ok(_) | Err(_)) = self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
@@ -336,7 +340,18 @@ impl Node {
 
     /// Whether another node has taken its name.
     pub fn is_replaced(&self) -> bool {
-        self.place.read().as_ref().is_some_and(|gone| gone.replaced)
+        self.place.read().as_ref().is_some_and(|gone| gone.stat.is_none())
+    }
+
+    /// Checks that the directory is still what its name means.
+    ///
+    /// # Errors
+    /// `ESTALE`.
+    pub fn check_not_replaced(&self) -> Result<()> {
+        match self.is_removed() && self.is_replaced() {
+            true => Err(Errno::STALE),
+            false => Ok(()),
+        }
     }
 
     /// The directory part.
@@ -406,6 +421,14 @@ impl Node {
             || links.more.as_ref().is_some_and(|m| m.links.iter().any(is))
     }
 
+    /// Its names in the directory `parent`.
+    pub fn names_in(&self, parent: u64) -> Vec<Box<[u8]>> {
+        let links = self.links.lock();
+        let more = links.more.iter().flat_map(|more| &more.links);
+        let here = links.first.iter().chain(more).filter(|link| link.parent.id == parent);
+        here.map(|link| link.name.clone()).collect()
+    }
+
     /// Adds a name.
     fn add_link(&self, link: Link) {
         let mut links = self.links.lock();
@@ -463,6 +486,11 @@ impl Dir {
             settled: AtomicBool::new(false),
             children: Mutex::new(HashTable::new()),
         }
+    }
+
+    /// The nodes that are known by a name in this directory, once for each.
+    pub fn children(&self) -> Vec<Arc<Node>> {
+        self.children.lock().iter().map(|child| Arc::clone(&child.node)).collect()
     }
 
     /// The lower directory of `layer`, if it is merged here.

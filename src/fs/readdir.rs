@@ -63,6 +63,7 @@ impl Fs {
         let node = self.nodes.get(id)?;
         let dir = node.dir()?;
         let _names = dir.lock.read();
+        node.check_not_replaced()?;
         let mut offset = offset;
         if !self.list_dots(&node, &mut offset, sink) {
             return Ok(());
@@ -182,7 +183,7 @@ impl Fs {
         }
     }
 
-    fn build_listing(&self, node: &Node) -> Result<Listing> {
+    pub(super) fn build_listing(&self, node: &Node) -> Result<Listing> {
         let dir = node.dir()?;
         let mut listing = Listing::default();
         if node.in_upper() {

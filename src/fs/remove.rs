@@ -171,6 +171,6 @@ impl Fs {
         if stat.nlink == 0 {
             node.set_removed();
         }
-        *place = Some(Box::new(Gone { stat, parent: Arc::clone(parent), kept, replaced: false }));
+        *place = Some(Box::new(Gone { stat: Some(stat), parent: Arc::clone(parent), kept }));
     }
 }

@@ -24,10 +24,11 @@ impl Fs {
     /// upper directory, if there is one, has whiteouts of the kernel's only.
     ///
     /// # Errors
-    /// `ENOTDIR`; where there were others, those of making whiteouts.
+    /// `ENOTDIR`, `ESTALE`; where there were others, those of making whiteouts.
     pub(super) fn lock_names<'a>(&self, node: &'a Node) -> Result<RwLockWriteGuard<'a, ()>> {
         let dir = node.dir()?;
         let names = dir.lock.write();
+        node.check_not_replaced()?;
         if self.dot_wh && node.in_upper() && !dir.settled.load(Ordering::Relaxed) {
             let fd = self.dir_fd(node, LayerId::UPPER)?;
             match settle(self.upper()?, fd.as_fd()) {

@@ -473,7 +473,7 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -485,8 +485,8 @@ impl Filesystem for Adapter {
         let Some(command) = Command::parse(cmd, in_data) else {
             return reply.error(fuser::Errno::ENOTTY);
         };
-        let changed = command.changes().then_some(ino.0);
-        self.run_copying(changed, move |this| match command.run(&this.fs, ino.0) {
+        let (long, uid) = (command.takes_long(&self.fs, ino.0), req.uid());
+        self.run_apart(long, move |this| match command.run(&this.fs, ino.0, uid) {
             Ok(answer) => reply.ioctl(0, &answer),
             Err(e) => reply.error(errno(e)),
         });

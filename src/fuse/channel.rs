@@ -44,7 +44,11 @@ impl Notify for Channel {
         self.notify(Reply::attributes_changed(id), id);
     }
 
-    fn listing_changed(&self, id: u64) {
-        self.notify(Reply::listing_changed(id), id);
+    fn content_changed(&self, id: u64) {
+        self.notify(Reply::content_changed(id), id);
+    }
+
+    fn name_changed(&self, parent: u64, name: &[u8]) {
+        self.notify(Reply::name_changed(parent, name), parent);
     }
 }

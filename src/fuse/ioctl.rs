@@ -1,8 +1,10 @@
-//! ioctl(2): the kernel sends file attributes this way, and passes on what programs ask.
+//! ioctl(2): the kernel sends file attributes this way, and passes on what programs ask, ovlfuse
+//! itself among them.
 
 use crate::fs::Fs;
-use crate::sys::Result;
+use crate::fs::node::ROOT_ID;
 use crate::sys::fileattr::{FileAttr, Form};
+use crate::sys::{Errno, Result, refresh};
 use rustix::ioctl::{Opcode, opcode};
 
 /// What an IOCTL request asks for.
@@ -12,6 +14,8 @@ pub(super) enum Command {
     Get(Form),
     /// To change them.
     Set(FileAttr),
+    /// To find out again what the layers hold.
+    Refresh,
 }
 
 impl Command {
@@ -27,23 +31,34 @@ impl Command {
             GET_EXTENDED => Some(Self::Get(Form::Extended)),
             SET_FLAGS => FileAttr::from_bytes(Form::Flags, data).map(Self::Set),
             SET_EXTENDED => FileAttr::from_bytes(Form::Extended, data).map(Self::Set),
+            refresh::REQUEST => Some(Self::Refresh),
             _ => None,
         }
     }
 
-    /// Whether it changes something.
-    pub(super) fn changes(&self) -> bool {
-        matches!(self, Self::Set(_))
+    /// Whether others should not wait for it, or it waits for others.
+    pub(super) fn takes_long(&self, fs: &Fs, id: u64) -> bool {
+        match self {
+            Self::Get(_) => false,
+            Self::Set(_) => fs.copies_long(id),
+            Self::Refresh => true,
+        }
     }
 
-    /// Does it to node `id`; the bytes of the answer.
+    /// Does it to node `id` for the user `uid`; the bytes of the answer.
     ///
     /// # Errors
-    /// Those of [`Fs::fileattr`] and [`Fs::set_fileattr`].
-    pub(super) fn run(self, fs: &Fs, id: u64) -> Result<Vec<u8>> {
+    /// Those of [`Fs::fileattr`], [`Fs::set_fileattr`] and [`Fs::refresh`]; `ENOTTY` for a refresh
+    /// of anything but the root, `EPERM` for one by other users than root and the daemon's.
+    pub(super) fn run(self, fs: &Fs, id: u64, uid: u32) -> Result<Vec<u8>> {
         match self {
             Self::Get(form) => Ok(fs.fileattr(id, form)?.as_bytes().to_vec()),
             Self::Set(attr) => fs.set_fileattr(id, attr).map(|()| Vec::new()),
+            Self::Refresh if id != ROOT_ID => Err(Errno::NOTTY),
+            Self::Refresh if uid != 0 && uid != rustix::process::geteuid().as_raw() => {
+                Err(Errno::PERM)
+            }
+            Self::Refresh => fs.refresh().map(|()| Vec::new()),
         }
     }
 }

@@ -17,6 +17,10 @@ const DIRENT_LEN: usize = 24;
 
 /// `FUSE_NOTIFY_INVAL_INODE`.
 const NOTIFY_INVAL_INODE: i32 = 2;
+/// `FUSE_NOTIFY_INVAL_ENTRY`.
+const NOTIFY_INVAL_ENTRY: i32 = 3;
+/// `FUSE_EXPIRE_ONLY`: look the name up again rather than drop what is cached and mounted below.
+const EXPIRE_ONLY: u32 = 1;
 
 /// A reply under construction.
 #[derive(Debug)]
@@ -44,9 +48,20 @@ impl Reply {
         Self::inval_inode(id, -1)
     }
 
-    /// A notification that the cached listing of the directory `id` is no longer valid.
-    pub fn listing_changed(id: u64) -> Self {
+    /// A notification that neither the attributes nor the content of node `id` are valid any longer.
+    pub fn content_changed(id: u64) -> Self {
         Self::inval_inode(id, 0)
+    }
+
+    /// A notification that `name` in the directory `parent` is to be looked up again.
+    pub fn name_changed(parent: u64, name: &[u8]) -> Self {
+        let mut reply = Self::with_code(0, NOTIFY_INVAL_ENTRY, 16 + name.len() + 1);
+        reply.u64(parent);
+        reply.u32(name.len() as u32);
+        reply.u32(EXPIRE_ONLY);
+        reply.bytes.extend_from_slice(name);
+        reply.bytes.push(0);
+        reply
     }
 
     fn inval_inode(id: u64, offset: i64) -> Self {
@@ -190,6 +205,7 @@ mod tests {
         assert_eq!(len(|r| r.entry(None, &ViewOptions::default())), ENTRY_LEN);
         assert_eq!(len(|r| r.open(1, 2)), 16);
         assert_eq!(Reply::attributes_changed(1).finish().len(), HEADER_LEN + 24);
+        assert_eq!(Reply::name_changed(1, b"name").finish().len(), HEADER_LEN + 16 + 5);
     }
 
     #[test]

@@ -53,6 +53,11 @@ impl FdCache {
         drop(dropped);
     }
 
+    /// Closes all: what they were opened by may mean something else now.
+    pub fn clear(&self) {
+        self.open.lock().clear();
+    }
+
     /// Closes the half that was used longest ago: the process has run out of descriptors.
     pub fn shrink(&self) {
         let mut open = self.open.lock();

@@ -20,6 +20,7 @@ pub mod mounts;
 pub mod network;
 pub mod node;
 pub mod process;
+pub mod refresh;
 pub mod stat;
 pub mod xattr;
 

@@ -8,4 +8,5 @@ mod common;
 
 mod forms;
 mod life;
+mod refresh;
 mod refusals;
