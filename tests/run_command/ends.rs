@@ -63,6 +63,19 @@ scripts! {
         run sh -c 'cd /srv && for i in $(seq 400); do mkdir d && cd d && : >f || exit 1; done'
         nothing_left"#;
 
+    // Where mounts are shared, as systemd makes them.
+    [root] another_mount_meanwhile: r#"
+        unshare --mount --propagation private bash -euc '
+            mount --make-rshared /
+            mkdir upper
+            "$OVLFUSE" mount "$TREE:$PWD/upper" merged
+            "$OVLFUSE" run -v "$PWD:/here" "$TREE" -- sh -c "echo >/here/up; sleep 1000" &
+            until [[ -e up ]]; do [[ -e /proc/$! ]]; done
+            "$OVLFUSE" umount merged
+            kill $!
+            ! wait $!'
+        nothing_left"#;
+
     [root user] at_a_terminal: r#"
         timeout 100 python3 terminal.py "$OVLFUSE" "$TREE" || complain "exit status $?"
         nothing_left"#;

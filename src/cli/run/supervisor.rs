@@ -79,10 +79,11 @@ fn become_root() -> io::Result<()> {
     Ok(())
 }
 
-/// A mount namespace that nothing leaves and nothing enters.
+/// A mount namespace that nothing leaves. What is unmounted outside goes here too: a copy would keep
+/// it in use.
 fn own_mounts() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
 /// The mount of `request` in `place`.
