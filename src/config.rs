@@ -56,6 +56,8 @@ pub struct Config {
     pub metacopy: bool,
     /// Honour `.wh.NAME` and `.wh..wh..opq` in lower layers, beside the kernel's whiteouts.
     pub dot_wh: bool,
+    /// Owners and modes of upper are stored in attributes, and read from those of lower layers.
+    pub stored: Option<Stored>,
     /// What the view shows otherwise than the layers have it.
     pub view: ViewOptions,
     /// How the kernel is asked to mount it.
@@ -116,6 +118,15 @@ pub enum RedirectDir {
     On,
     /// As without any of these, but a directory that is renamed is copied up whole.
     Copy,
+}
+
+/// Whose attributes owners and modes are stored in (`xattr_permissions=` of fuse-overlayfs).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Those that only root of the machine may set.
+    Privileged,
+    /// Those of whoever may write a file.
+    User,
 }
 
 /// What users of the mount see otherwise than the layers have it.

@@ -101,7 +101,7 @@ fn unknown_and_impossible_options_are_refused_by_name() {
         "uidmapping=0:1",
         "gidmapping=0:1:x",
         "squash_to_uid=me",
-        "xattr_permissions=2",
+        "xattr_permissions=3",
         "timeout=soon",
         "writeback=1",
         "threads=none",

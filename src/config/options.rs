@@ -13,7 +13,7 @@ use super::split::{split_escaped, split_options, unescape, unescape_path};
 use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, REFUSED};
 use super::{
     Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, FOR_EVER, Fsync, MAX_LOWERS, MountFlags,
-    RedirectDir, Upper, Uuid, ViewOptions, ids,
+    RedirectDir, Stored, Upper, Uuid, ViewOptions, ids,
 };
 use crate::error::{Failure, MountError};
 
@@ -40,6 +40,7 @@ pub struct Options {
     index: bool,
     fixed_lowers: bool,
     dot_wh: bool,
+    stored: Option<Stored>,
     view: ViewOptions,
     /// Every owner and group is shown as 0 where nothing says otherwise.
     squash_to_root: bool,
@@ -70,6 +71,7 @@ impl Options {
             fixed_lowers: false,
             metacopy: false,
             dot_wh,
+            stored: None,
             view: ViewOptions::default(),
             squash_to_root: false,
             mount: MountFlags::default(),
@@ -251,6 +253,7 @@ impl Options {
             (b"metacopy", _) => self.metacopy = item.one_of(METACOPY)?,
             (b"index", _) => self.index = item.one_of(INDEX)?,
             (b"whiteouts", _) => self.dot_wh = item.one_of(WHITEOUTS)?,
+            (b"xattr_permissions", _) => self.stored = item.one_of(XATTR_PERMISSIONS)?,
             (b"xino", _) => self.set_xino(item)?,
             (b"threads", _) => self.threads = item.threads()?,
             (b"threaded", _) => self.threads = item.one_of(THREADED)?,
@@ -392,6 +395,11 @@ impl Options {
             view.uids.squash.get_or_insert(0);
             view.gids.squash.get_or_insert(0);
         }
+        if self.stored.is_some() && self.index {
+            return Err(usage("option 'xattr_permissions' excludes index=on: leave out either"));
+        }
+        // They belong to the mode, which is then not the file's own.
+        view.acl &= self.stored.is_none();
         let mut mount = self.mount;
         mount.read_only |= self.upper.is_none();
         Ok(Config {
@@ -407,6 +415,7 @@ impl Options {
             index: self.index,
             fixed_lowers: self.fixed_lowers,
             dot_wh: self.dot_wh,
+            stored: self.stored,
             view,
             mount,
             no_open: self.no_open,
@@ -416,6 +425,10 @@ impl Options {
         })
     }
 }
+
+/// The values of `xattr_permissions=`.
+const XATTR_PERMISSIONS: &[(&str, Option<Stored>)] =
+    &[("0", None), ("1", Some(Stored::Privileged)), ("2", Some(Stored::User))];
 
 /// The values of `metacopy=`.
 const METACOPY: &[(&str, bool)] = &[("off", false), ("on", true)];

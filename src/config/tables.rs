@@ -37,11 +37,6 @@ pub const CHOICES: &[Choice] = &[
         accepted: &["0"],
         refused: &[("", NO_WRITEBACK), ("1", NO_WRITEBACK)],
     },
-    Choice {
-        name: "xattr_permissions",
-        accepted: &["0"],
-        refused: &[("1", NOT_YET), ("2", NOT_YET)],
-    },
 ];
 
 /// Names that are refused whatever their value is.

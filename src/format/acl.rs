@@ -11,6 +11,8 @@ const TAG_GROUP_OBJ: u16 = 0x04;
 const TAG_MASK: u16 = 0x10;
 const TAG_OTHER: u16 = 0x20;
 
+/// What the names of both attributes begin with.
+pub const PREFIX: &[u8] = b"system.posix_acl_";
 /// The attribute of the access ACL.
 pub const ACCESS: &std::ffi::CStr = c"system.posix_acl_access";
 /// The attribute of a directory's default ACL.

@@ -8,6 +8,7 @@ pub mod dot_wh;
 pub mod index;
 pub mod names;
 pub mod origin;
+pub mod override_stat;
 pub mod protattr;
 pub mod redirect;
 

@@ -1,10 +1,11 @@
 //! Attributes: GETATTR, SETATTR, READLINK, STATFS.
 
 use super::file::{has_set_id, with_rights_of};
-use super::node::Node;
+use super::node::{Kept, Node};
 use super::{Caller, Fs};
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Kind, Result, Stat};
+use crate::union::LayerId;
 use rustix::fs::OFlags;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -44,16 +45,15 @@ impl Fs {
     /// The attributes of `node` as the merged view shows them.
     pub(super) fn node_attr(&self, node: &Node) -> Result<Stat> {
         let place = node.place.read();
+        let kept_stat = |kept: &Kept| self.owners(node.layer()).stat(At::fd(kept.fd.as_fd()));
         let stat = match &*place {
             Some(gone) => match &gone.kept {
                 // What is kept may still have its name in a lower layer.
-                Some(kept) if node.is_removed() => {
-                    Stat { nlink: 0, ..sys::stat::stat(At::fd(kept.fd.as_fd()))? }
-                }
-                Some(kept) => sys::stat::stat(At::fd(kept.fd.as_fd()))?,
+                Some(kept) if node.is_removed() => Stat { nlink: 0, ..kept_stat(kept)? },
+                Some(kept) => kept_stat(kept)?,
                 None => gone.stat.ok_or(sys::Errno::STALE)?,
             },
-            None => self.at_place(node, &place, |at, _| self.stat_at(node, at))?,
+            None => self.at_place(node, &place, |at, layer| self.stat_at(node, at, layer))?,
         };
         Ok(self.shown(node, stat))
     }
@@ -78,20 +78,26 @@ impl Fs {
         // and those in between be reported.
         let _entries = node.dir().ok().map(|dir| dir.lock.read());
         self.on_at_rest(&node, |at, _| {
-            if changes.uid.is_some() || changes.gid.is_some() {
-                self.as_caller_if_allowed(caller, at, |at| {
-                    sys::node::chown(at, changes.uid, changes.gid)
-                })?;
-            }
-            if let Some(mode) = changes.mode {
-                sys::node::chmod(at, mode)?;
-            }
+            self.set_permissions(at, &changes, caller)?;
             if changes.atime != SetTime::Omit || changes.mtime != SetTime::Omit {
                 sys::node::set_times(at, changes.atime, changes.mtime)?;
             }
             Ok(())
         })?;
         self.node_attr(&node)
+    }
+
+    /// Changes owner and mode of `at` in upper.
+    fn set_permissions(&self, at: At<'_>, changes: &Changes, caller: Caller) -> Result<()> {
+        let Changes { mode, uid, gid, .. } = *changes;
+        let (owners, chowns) = (self.owners(LayerId::UPPER), uid.is_some() || gid.is_some());
+        if owners.are_stored() && (chowns || mode.is_some()) {
+            return owners.change(at, (uid, gid), mode);
+        }
+        if chowns {
+            self.as_caller_if_allowed(caller, at, |at| sys::node::chown(at, uid, gid))?;
+        }
+        mode.map_or(Ok(()), |mode| sys::node::chmod(at, mode))
     }
 
     /// Whether copying up the first `size` bytes of `node` makes it shorter: only its times then
@@ -114,10 +120,12 @@ impl Fs {
             && file.writable()
         {
             let fd = self.backing(&file)?;
+            self.drop_stored_set_id(&fd, caller)?;
             return with_rights_of(caller, || rustix::fs::ftruncate(&fd, size));
         }
         let fd =
             self.on(node, |at, _| self.with_descriptors(|| sys::node::open(at, OFlags::WRONLY)))?;
+        self.drop_stored_set_id(&fd, caller)?;
         let cut = || match cuts {
             true => rustix::fs::ftruncate(&fd, size),
             false => sys::node::truncate(fd.as_fd(), size),

@@ -6,7 +6,7 @@
 //! the parent's lock is taken for the installation only.
 
 use super::Fs;
-use super::copy_xattrs::copy_owner_and_xattrs;
+use super::copy_xattrs::{copy_mode, copy_owner_and_xattrs};
 use super::metacopy::Data;
 use super::node::{Kept, Link, Node};
 use crate::config::Fsync;
@@ -27,6 +27,10 @@ const LONG_COPY: u64 = 1 << 20;
 
 /// Bytes of data that are copied by one call or two.
 const SMALL_FILE: u64 = 64 << 10;
+
+/// Type and mode of what stands for a special file whose type is stored.
+pub(super) const PLACEHOLDER: u32 = libc::S_IFREG | 0o600;
+
 /// What of a regular file is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
@@ -189,14 +193,14 @@ impl Fs {
             return Ok(());
         }
         let (stat, metadata) =
-            self.on(node, |at, _| Ok((sys::stat::stat(at)?, self.open_lower(at)?)))?;
+            self.on(node, |at, layer| Ok((self.owners(layer).stat(at)?, self.open_lower(at)?)))?;
         let copy = match node.lacks_data() {
             true => self.copy_file(upper, &self.open_data(node)?, &stat, u64::MAX)?,
             false => self.copy_file(upper, &metadata, &stat, u64::MAX)?,
         };
         let to = copy.at()?;
         copy_owner_and_xattrs(upper, At::fd(metadata.as_fd()), to, &stat)?;
-        sys::node::chmod(to, stat.mode)?;
+        copy_mode(upper, to, stat.mode)?;
         sys::node::set_times(to, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
         let mut place = node.place.write();
         let gone = place.as_mut().ok_or(Errno::STALE)?;
@@ -262,9 +266,11 @@ impl Fs {
         let wanted = wanted.filter(|link| node.has_link(link.parent.id, &link.name));
         let link = wanted.cloned().or_else(|| node.link()).ok_or(Errno::EXIST)?;
         let (source, file) = self.on(node, |at, layer| {
-            let stat = sys::stat::stat(at)?;
-            let has_mapping = || self.has_owner_with_mapping(at, stat.kind());
-            if self.overflow.covers(stat.uid, stat.gid, has_mapping) {
+            let real = sys::stat::stat(at)?;
+            let stat = self.owners(layer).shown(at, real)?;
+            let has_mapping = || self.has_owner_with_mapping(at, real.kind());
+            let is_real = (stat.uid, stat.gid) == (real.uid, real.gid);
+            if is_real && self.overflow.covers(stat.uid, stat.gid, has_mapping) {
                 return Err(Errno::OVERFLOW);
             }
             let open = || match need {
@@ -347,6 +353,7 @@ impl Fs {
             Kind::Symlink => {
                 rustix::fs::symlinkat(sys::node::read_link(from)?, to.dir, to.name)?;
             }
+            _ if upper.owners.are_stored() => sys::node::make_node(to, PLACEHOLDER, 0)?,
             kind => sys::node::make_node(to, kind.mode_bits() | 0o600, stat.rdev)?,
         }
         Ok(Copy { file: None, temp: Some(temp) })
@@ -378,7 +385,7 @@ impl Fs {
         }
         if stat.kind() != Kind::Symlink {
             let late = if needs_late_mode(stat) { 0o700 } else { 0 };
-            sys::node::chmod(to, stat.mode | late)?;
+            copy_mode(upper, to, stat.mode | late)?;
         }
         sys::node::set_times(to, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
         Ok(copy)
@@ -467,7 +474,7 @@ impl Fs {
         {
             listing.set_upper(name, stat.kind().dirent_type() as u8, true);
         }
-        let done = restore_attributes(to, stat, at, &before);
+        let done = restore_attributes(upper, to, stat, (at, &before));
         // Not before: the kernel would keep what it read in between.
         self.attributes_changed(node);
         match source.has_lasting_origin() {
@@ -512,9 +519,14 @@ fn is_small_and_dense(stat: &Stat) -> bool {
 }
 
 /// Gives the new copy `to` its final mode, and its directory `dir` the times it had `before`.
-fn restore_attributes(to: At<'_>, stat: &Stat, dir: At<'_>, before: &Stat) -> Result<()> {
+fn restore_attributes(
+    upper: &Upper,
+    to: At<'_>,
+    stat: &Stat,
+    (dir, before): (At<'_>, &Stat),
+) -> Result<()> {
     if needs_late_mode(stat) {
-        sys::node::chmod(to, stat.mode)?;
+        copy_mode(upper, to, stat.mode)?;
     }
     sys::node::set_times(dir, SetTime::To(before.atime), SetTime::To(before.mtime))
 }

@@ -5,6 +5,7 @@
 //! rules. Over a whiteout it is made in the work directory and moved into
 //! place at once; what it inherits from its directory is then set by hand.
 
+use super::copy_up::PLACEHOLDER;
 use super::node::{Link, Node};
 use super::{Caller, Entry, Fs};
 use crate::format::{OverlayName, acl};
@@ -12,10 +13,10 @@ use crate::layer::Upper;
 use crate::layer::work::Temp;
 use crate::sys::fileattr::Protection;
 use crate::sys::identity::{self, Privilege};
-use crate::sys::{self, At, Errno, Kind, Result, xattr};
+use crate::sys::{self, At, Errno, Kind, Result, Stat, xattr};
 use crate::union::LayerId;
 use rustix::fs::{Mode, OFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// What is to be made.
@@ -98,16 +99,9 @@ impl Fs {
         }
         let parent_fd = self.dir_fd(&parent, LayerId::UPPER)?;
         let at = At::new(parent_fd.as_fd(), new.name);
-        let made = self.with_descriptors(|| {
-            as_caller(new.caller, || {
-                identity::with_umask(new.umask, || make_at(at, new.mode, what))
-            })
-        });
-        let fd = match made {
-            Err(Errno::EXIST) if self.is_upper_whiteout(at)? => {
-                self.make_over_whiteout(upper, parent_fd.as_fd(), at, new, what)?
-            }
-            made => made?,
+        let fd = match upper.owners.are_stored() {
+            true => self.make_stored(upper, parent_fd.as_fd(), at, new, what)?,
+            false => self.make_real(upper, parent_fd.as_fd(), at, new, what)?,
         };
         let lowers_stay = self.fixed_lowers || self.makes_redirects() || self.has_index();
         if matches!(what, What::Dir) && parent.is_merged() && lowers_stay {
@@ -115,6 +109,67 @@ impl Fs {
         }
         let entry = self.enter_made(&parent, new.name, at)?;
         Ok((entry, fd))
+    }
+
+    /// Makes the object, and lets the file system below give it its owner and mode.
+    fn make_real(
+        &self,
+        upper: &Upper,
+        parent: BorrowedFd<'_>,
+        at: At<'_>,
+        new: New<'_>,
+        what: What<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let made = self.with_descriptors(|| {
+            as_caller(new.caller, || {
+                identity::with_umask(new.umask, || make_at(at, new.mode, what))
+            })
+        });
+        match made {
+            Err(Errno::EXIST) if self.is_upper_whiteout(at)? => {
+                self.make_over_whiteout(upper, parent, at, new, what)
+            }
+            made => made,
+        }
+    }
+
+    /// Makes the object in the work directory, as the daemon's own, and moves it into place once
+    /// it has the attribute with its owner and mode.
+    fn make_stored(
+        &self,
+        upper: &Upper,
+        parent: BorrowedFd<'_>,
+        at: At<'_>,
+        new: New<'_>,
+        what: What<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let (stand_in, mode) = match what {
+            What::Dir => (what, libc::S_IFDIR | new.mode & 0o7777),
+            What::Symlink(_) => (what, libc::S_IFLNK | 0o777),
+            What::File(_) => (what, libc::S_IFREG | new.mode & 0o7777),
+            What::Node(_) => (What::Node(0), new.mode),
+        };
+        let real = if matches!(what, What::Dir) { 0o700 } else { PLACEHOLDER };
+        let temp = upper.work.temp();
+        let fd = self
+            .with_descriptors(|| identity::with_umask(0, || make_at(temp.at(), real, stand_in)))?;
+        let dir = upper.owners.stat(At::fd(parent))?;
+        let inherits = dir.mode & libc::S_ISGID != 0;
+        let set_gid = if inherits && matches!(what, What::Dir) { libc::S_ISGID } else { 0 };
+        let made = sys::stat::stat(temp.at())?;
+        let stat = Stat {
+            uid: new.caller.uid,
+            gid: if inherits { dir.gid } else { new.caller.gid },
+            mode: mode & !new.umask | set_gid,
+            rdev: if let What::Node(rdev) = what { rdev } else { 0 },
+            ..made
+        };
+        upper.owners.store(temp.at(), &stat)?;
+        match self.is_upper_whiteout(at)? {
+            true => place_over_whiteout(upper, temp, at, matches!(what, What::Dir))?,
+            false => temp.place(at)?,
+        }
+        Ok(fd)
     }
 
     /// Marks the new directory at `at` opaque, so that nothing is looked for
@@ -129,7 +184,7 @@ impl Fs {
     fn make_over_whiteout(
         &self,
         upper: &Upper,
-        parent: std::os::fd::BorrowedFd<'_>,
+        parent: BorrowedFd<'_>,
         at: At<'_>,
         new: New<'_>,
         what: What<'_>,
@@ -149,7 +204,7 @@ impl Fs {
 
     /// Enters the object that was just made at `at` as `name`.
     fn enter_made(&self, parent: &Arc<Node>, name: &[u8], at: At<'_>) -> Result<Entry> {
-        let stat = sys::stat::stat(at)?;
+        let stat = self.owners(LayerId::UPPER).stat(at)?;
         let kind = stat.kind();
         if let Some(listing) = &mut *parent.dir()?.listing.write() {
             listing.set_upper(name, kind.dirent_type() as u8, false);

@@ -9,11 +9,12 @@ use super::node::{Kept, Node};
 use super::protect::refuse;
 use super::{Caller, Fs};
 use crate::config::Fsync;
+use crate::layer::owners::Owners;
 use crate::sys::identity::{self, Privilege};
 use crate::sys::{self, At, Errno, Kind, Result, Stat, data};
 use crate::union::LayerId;
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, Gid, Mode, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, Gid, OFlags, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -284,15 +285,29 @@ impl Fs {
         caller: Caller,
         change: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
+        if self.drop_stored_set_id(fd, caller)? {
+            self.attributes_changed(node);
+        }
         if !has_set_id(fd)? {
             return change();
         }
         let done = with_rights_of(caller, change).or_else(|failed| {
-            drop_set_id(fd, caller)?;
+            drop_set_id(fd, Owners::REAL, caller)?;
             Err(failed)
         });
         self.attributes_changed(node);
         done
+    }
+
+    /// Takes set-id bits that are stored in an attribute from the file of upper `fd`; whether it
+    /// had some. Others go with the change itself.
+    pub(super) fn drop_stored_set_id(&self, fd: &OwnedFd, caller: Caller) -> Result<bool> {
+        let owners = self.owners(LayerId::UPPER);
+        let set_id = libc::S_ISUID | libc::S_ISGID;
+        if !owners.are_stored() || owners.stat(At::fd(fd.as_fd()))?.mode & set_id == 0 {
+            return Ok(false);
+        }
+        drop_set_id(fd, owners, caller).map(|()| true)
     }
 
     /// Closes the file.
@@ -466,19 +481,19 @@ impl Fs {
 
 /// Takes set-id bits from the file `fd` as a change of its data by `caller` would: the kernel's
 /// overlayfs does so before it tries, and may fail then (`fs/overlayfs/file.c: ovl_fallocate`).
-fn drop_set_id(fd: &OwnedFd, caller: Caller) -> Result<()> {
+fn drop_set_id(fd: &OwnedFd, owners: Owners, caller: Caller) -> Result<()> {
     if caller.uid == 0 && identity::is_initial_admin() {
         return Ok(());
     }
-    let stat = rustix::fs::fstat(fd)?;
-    let (mode, gid) = (stat.st_mode, stat.st_gid);
+    let at = At::fd(fd.as_fd());
+    let Stat { mode, gid, .. } = owners.stat(at)?;
     let in_group =
         || caller.gid == gid || identity::groups_of(caller.pid).contains(&Gid::from_raw(gid));
     let kept = match mode & libc::S_IXGRP == 0 && in_group() {
         true => mode & libc::S_ISGID,
         false => 0,
     };
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o1777 | kept))
+    owners.chmod(at, mode & 0o1777 | kept)
 }
 
 /// Whether the open file `fd` has set-id bits.

@@ -89,9 +89,9 @@ impl Fs {
         }
     }
 
-    /// The attributes of `node`, which is at `at`; an indexed one has the links of the union.
-    pub(super) fn stat_at(&self, node: &Node, at: At<'_>) -> Result<Stat> {
-        let mut stat = stat::stat(at)?;
+    /// The attributes of `node`, which is at `at` in `layer`; an indexed one has the links of the union.
+    pub(super) fn stat_at(&self, node: &Node, at: At<'_>, layer: LayerId) -> Result<Stat> {
+        let mut stat = self.owners(layer).stat(at)?;
         if node.is_indexed() {
             stat.nlink = self.union_nlink(at, &stat)?;
         }

@@ -60,7 +60,7 @@ impl Fs {
                 }
                 done => done?,
             }
-            self.stat_at(&node, from)
+            self.stat_at(&node, from, LayerId::UPPER)
         })?;
         if place.is_some() {
             node.move_to_upper(&mut place);

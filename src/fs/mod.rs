@@ -50,6 +50,7 @@ use crate::config::{Config, Fsync, RedirectDir};
 use crate::error::{Failure, MountError};
 use crate::layer::fds::FdCache;
 use crate::layer::open::Layers;
+use crate::layer::owners::Owners;
 use crate::layer::{Lower, Upper};
 use crate::sys::{Errno, Kind, Result, Stat, identity};
 use crate::union::LayerId;
@@ -211,6 +212,14 @@ impl Fs {
         let i = usize::from(id.0).checked_sub(1).ok_or(Errno::IO)?;
         let Layers { lowers, data, .. } = &self.layers;
         lowers.get(i).or_else(|| data.get(i - lowers.len())).ok_or(Errno::IO)
+    }
+
+    /// Where owners and modes of `layer` are.
+    fn owners(&self, layer: LayerId) -> Owners {
+        match layer.is_upper() {
+            true => self.layers.upper.as_ref().map_or(Owners::REAL, |upper| upper.owners),
+            false => self.lower(layer).map_or(Owners::REAL, |lower| lower.owners),
+        }
     }
 
     /// The inode number shown for inode `ino` of `layer`.

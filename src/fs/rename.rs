@@ -6,7 +6,7 @@
 //! lower layers gets a redirect.
 
 use super::Fs;
-use super::copy_xattrs::copy_owner_and_xattrs;
+use super::copy_xattrs::{copy_mode, copy_owner_and_xattrs};
 use super::lookup::Child;
 use super::node::{Gone, Link, Node};
 use crate::format::OverlayName;
@@ -318,13 +318,13 @@ impl Fs {
             return Ok(());
         }
         check_only_whiteouts(fd.as_fd())?;
-        let stat = sys::stat::stat(at)?;
+        let stat = upper.owners.stat(at)?;
         let temp = upper.work.temp();
         let to = temp.at();
         rustix::fs::mkdirat(to.dir, to.name, Mode::from_raw_mode(0o700))?;
         copy_owner_and_xattrs(upper, at, to, &stat)?;
         upper.mark(to, OverlayName::Opaque, b"y")?;
-        sys::node::chmod(to, stat.mode)?;
+        copy_mode(upper, to, stat.mode)?;
         temp.exchange(at)?;
         self.dirs.remove((victim.id, LayerId::UPPER));
         self.forget_lowers(victim)?;

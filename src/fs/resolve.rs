@@ -152,7 +152,7 @@ impl Fs {
     fn gather_upper(&self, parent: &Node, name: &[u8], more_below: bool) -> Result<Found> {
         let dir = self.dir_fd(parent, LayerId::UPPER)?;
         let none_beside = parent.dir()?.settled.load(Ordering::Relaxed);
-        let reading = Reading { none_beside, ..self.reading(more_below) };
+        let reading = Reading { none_beside, ..self.reading(LayerId::UPPER, more_below) };
         facts::gather(At::new(dir.as_fd(), name), reading)
     }
 
@@ -164,7 +164,7 @@ impl Fs {
         more_below: bool,
     ) -> Result<Found> {
         let dir = self.dir_fd(parent, layer)?;
-        facts::gather(At::new(dir.as_fd(), name), self.reading(more_below))
+        facts::gather(At::new(dir.as_fd(), name), self.reading(layer, more_below))
     }
 
     /// Gathers what `layer` holds at `path` (`fs/overlayfs/namei.c: ovl_lookup_layer`).
@@ -176,7 +176,7 @@ impl Fs {
         while let Some(end) = rest.iter().position(|&b| b == b'/') {
             let name = &rest[..end];
             let dir = here.as_ref().map_or(root, AsFd::as_fd);
-            match facts::gather(At::new(dir, name), self.reading(more_below))?.facts {
+            match facts::gather(At::new(dir, name), self.reading(layer, more_below))?.facts {
                 Facts::Dir { opaque, redirect } => {
                     hidden &= !matches!(redirect, Some(Redirect::Absolute(_)));
                     hidden |= opaque;
@@ -191,14 +191,16 @@ impl Fs {
             rest = &rest[end + 1..];
         }
         let dir = here.as_ref().map_or(root, AsFd::as_fd);
-        let found = facts::gather(At::new(dir, rest), self.reading(more_below))?;
+        let found = facts::gather(At::new(dir, rest), self.reading(layer, more_below))?;
         Ok(Walked { found, hidden, below: Self::join(&below, rest) })
     }
 
-    fn reading(&self, more_below: bool) -> Reading {
+    fn reading(&self, layer: LayerId, more_below: bool) -> Reading {
+        let owners = self.owners(layer);
         let metacopy = self.metacopy || !self.layers.data.is_empty();
         let namespace = self.layers.namespace;
-        Reading { namespace, dot_wh: self.dot_wh, none_beside: false, more_below, metacopy }
+        let dot_wh = self.dot_wh;
+        Reading { namespace, dot_wh, none_beside: false, more_below, metacopy, owners }
     }
 
     /// Whether marks of a directory matter: a layer follows, whether it has the

@@ -1,8 +1,10 @@
 //! Extended attributes, with overlay's own hidden and everybody else's escaped.
 
+use super::node::Node;
 use super::{Caller, Fs};
-use crate::format::Namespace;
+use crate::format::{Namespace, acl};
 use crate::sys::{At, Errno, Result, xattr};
+use crate::union::LayerId;
 use std::ffi::CString;
 
 impl Fs {
@@ -13,6 +15,9 @@ impl Fs {
     pub fn getxattr(&self, id: u64, name: &[u8]) -> Result<Vec<u8>> {
         let node = self.nodes.get(id)?;
         let name = self.stored(name)?;
+        if self.is_hidden(&node, name.to_bytes()) {
+            return Err(Errno::NODATA);
+        }
         self.on(&node, |at, _| {
             let mut small = [0u8; 256];
             match xattr::get_into(at, &name, &mut small) {
@@ -35,7 +40,7 @@ impl Fs {
         let mut shown = Vec::with_capacity(stored.len());
         for name in stored.split(|&b| b == 0).filter(|n| !n.is_empty()) {
             // `trusted.` is listed for CAP_SYS_ADMIN only; requests carry no more than the uid.
-            if name.starts_with(b"trusted.") && !by_root {
+            if name.starts_with(b"trusted.") && !by_root || self.is_hidden(&node, name) {
                 continue;
             }
             if let Some(name) = self.layers.namespace.unescape(name) {
@@ -61,6 +66,7 @@ impl Fs {
         let node = self.nodes.get(id)?;
         self.check_unprotected(&node)?;
         let stored = self.stored(name)?;
+        self.check_settable(&node, name)?;
         self.copy_up_metadata(&node)?;
         self.on_at_rest(&node, |at, _| {
             let set = |at: At<'_>| xattr::set(at, &stored, value, flags);
@@ -77,6 +83,7 @@ impl Fs {
         let node = self.nodes.get(id)?;
         self.check_unprotected(&node)?;
         let stored = self.stored(name)?;
+        self.check_settable(&node, name)?;
         if !node.in_upper() {
             self.on(&node, |at, _| xattr::get_into(at, &stored, &mut []).map(|_| ()))?;
         }
@@ -85,6 +92,22 @@ impl Fs {
             let remove = |at: At<'_>| xattr::remove(at, &stored);
             if is_acl(name) { self.as_caller_if_allowed(caller, at, remove) } else { remove(at) }
         })
+    }
+
+    /// Whether the attribute `name` says who owns `node`, which is shown elsewhere.
+    fn is_hidden(&self, node: &Node, name: &[u8]) -> bool {
+        [LayerId::UPPER, node.layer()].iter().any(|&layer| self.owners(layer).is_own(name))
+    }
+
+    /// Checks that nobody gives a file another owner or mode by attributes, where those are stored.
+    fn check_settable(&self, node: &Node, name: &[u8]) -> Result<()> {
+        if self.is_hidden(node, name) {
+            return Err(Errno::PERM);
+        }
+        match self.owners(LayerId::UPPER).are_stored() && is_acl(name) {
+            true => Err(Errno::OPNOTSUPP),
+            false => Ok(()),
+        }
     }
 
     /// How the name that a user of the mount gives is stored.
@@ -98,5 +121,5 @@ impl Fs {
 }
 
 fn is_acl(name: &[u8]) -> bool {
-    name.starts_with(b"system.posix_acl_")
+    name.starts_with(acl::PREFIX)
 }

@@ -10,6 +10,7 @@ use super::{Result, Style, failed, join, path_of, refused, split};
 use crate::error::{Failure, MountError};
 use crate::format::{Redirect, dot_wh};
 use crate::layer::facts::{self, Reading};
+use crate::layer::owners::Owners;
 use crate::sys::{self, At, Errno, Kind, Stat};
 use crate::union::LayerId;
 use crate::union::lookup::{Facts, Lookup, Rules, Then};
@@ -171,8 +172,14 @@ impl Stack {
 
     fn gather(&self, part: &Part, name: &[u8], place: &Part) -> Result<facts::Found> {
         let Style { namespace, dot_wh, .. } = self.style;
-        let reading =
-            Reading { namespace, dot_wh, none_beside: false, more_below: true, metacopy: false };
+        let reading = Reading {
+            namespace,
+            dot_wh,
+            none_beside: false,
+            more_below: true,
+            metacopy: false,
+            owners: Owners::REAL,
+        };
         let root = self.layers[part.layer].1.as_fd();
         let found = sys::node::open_dir_path(root, &part.path)
             .and_then(|dir| facts::gather(At::new(dir.as_fd(), name), reading));

@@ -1,5 +1,6 @@
 //! What one layer holds under a name: the input of [`union::lookup`](crate::union::lookup).
 
+use super::owners::Owners;
 use crate::format::{Namespace, OverlayName, Redirect, dot_wh, protattr};
 use crate::sys::fileattr::Protection;
 use crate::sys::{self, At, Errno, Kind, Result, Stat, xattr};
@@ -18,6 +19,8 @@ pub struct Reading {
     pub more_below: bool,
     /// Metadata-only files are followed, so that their redirects matter.
     pub metacopy: bool,
+    /// Where owners and modes are.
+    pub owners: Owners,
 }
 
 /// What was found under a name.
@@ -54,6 +57,7 @@ pub fn gather(at: At<'_>, reading: Reading) -> Result<Found> {
     if is_whiteout(at, &stat, reading.namespace)? {
         return Ok(Found::nothing(Facts::Whiteout));
     }
+    let stat = reading.owners.shown(at, stat)?;
     if stat.kind() == Kind::Dir {
         return gather_dir(at, stat, reading);
     }

@@ -16,10 +16,12 @@ pub mod instance;
 pub mod open;
 pub mod origin;
 pub mod overlap;
+pub mod owners;
 pub mod work;
 
 use crate::format::{Namespace, OverlayName};
 use crate::sys::{At, Result, xattr};
+use owners::Owners;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use work::Work;
 
@@ -31,6 +33,8 @@ pub struct Lower {
     pub fs: u16,
     /// Directories may hold whiteouts in attribute form at its root.
     pub root_xwhiteouts: bool,
+    /// Where its owners and modes are.
+    pub owners: Owners,
 }
 
 impl Lower {
@@ -50,6 +54,8 @@ pub struct Upper {
     pub namespace: Namespace,
     /// The work directory is `work/index`, and keeps a link of every lower hard link that was copied up.
     pub has_index: bool,
+    /// Where its owners and modes are.
+    pub owners: Owners,
     /// The work directory that was given, locked while mounted (as `root` is).
     _work_lock: OwnedFd,
 }

@@ -4,6 +4,7 @@
 //! is mounted, and told in one sentence.
 
 use super::overlap::{self, Member};
+use super::owners::Owners;
 use super::work::{Abilities, Work, make_dir, remove_tree};
 use super::{Lower, Upper, facts, index, instance};
 use crate::config::{Config, Fsync, MAX_LOWERS, Uuid};
@@ -253,11 +254,16 @@ fn finish_lower(
             lower.fd
         }
     };
-    let opaque = facts::opaque_value(At::new(root.as_fd(), b"."), namespace).map_err(|e| {
+    let at = At::new(root.as_fd(), b".");
+    let read = || {
+        let opaque = facts::opaque_value(at, namespace)?;
+        Ok((opaque == Some(b'x'), Owners::of_lower(at, config.stored)?))
+    };
+    let (root_xwhiteouts, owners) = read().map_err(|e: Errno| {
         let what = format!("cannot read attributes of lower layer {}: {e}", lower.path.display());
         MountError::new(Failure::Layer, what)
     })?;
-    Ok(Lower { root, fs, root_xwhiteouts: opaque == Some(b'x') })
+    Ok(Lower { root, fs, root_xwhiteouts, owners })
 }
 
 fn finish_upper(
@@ -270,6 +276,14 @@ fn finish_upper(
     lock(&work, "work directory", Failure::Work)?;
     let dir = prepare_work(&work, config.fsync)?;
     let abilities = probe(&upper, dir.as_fd(), namespace)?;
+    let owners =
+        Owners::of_upper(At::new(upper.fd.as_fd(), b"."), config.stored).map_err(|e| {
+            let what = format!(
+                "cannot store owners in attributes of upper layer {} ({e}); leave the option 'xattr_permissions' out, or try its other value",
+                upper.path.display()
+            );
+            MountError::new(Failure::Upper, what)
+        })?;
     let owner = index::Owner {
         work: (work.fd.as_fd(), work.path),
         upper: (upper.fd.as_fd(), upper.path),
@@ -281,7 +295,7 @@ fn finish_upper(
     let has_index = index.is_some();
     let work_dir = Work::new(index.unwrap_or(dir), abilities);
     let finished =
-        Upper { root: upper.fd, work: work_dir, namespace, has_index, _work_lock: work.fd };
+        Upper { root: upper.fd, work: work_dir, namespace, has_index, owners, _work_lock: work.fd };
     if let Err(e) = instance::identify(&finished, config.uuid) {
         log::warn!("upper layer {} gets no identifier: {e}", upper.path.display());
     }

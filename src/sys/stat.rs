@@ -128,7 +128,7 @@ impl From<Statx> for Stat {
             nlink: x.stx_nlink,
             uid: x.stx_uid,
             gid: x.stx_gid,
-            rdev: (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12),
+            rdev: packed_device(major, minor),
             size: x.stx_size,
             blocks: x.stx_blocks,
             blksize: x.stx_blksize,
@@ -143,6 +143,21 @@ impl From<Statx> for Stat {
             },
         }
     }
+}
+
+/// The device number of [`Stat::rdev`].
+pub fn packed_device(major: u32, minor: u32) -> u32 {
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+}
+
+/// The major number in [`Stat::rdev`].
+pub fn major(rdev: u32) -> u32 {
+    rdev >> 8 & 0xfff
+}
+
+/// The minor number in [`Stat::rdev`].
+pub fn minor(rdev: u32) -> u32 {
+    rdev & 0xff | rdev >> 12 & !0xff
 }
 
 /// The attributes of `at`; a symbolic link is not followed.

@@ -8,5 +8,6 @@ mod common;
 
 mod forms;
 mod life;
+mod owners;
 mod refresh;
 mod refusals;
