@@ -11,9 +11,9 @@ mod setup;
 use common::{Context, scratch};
 
 fn main() {
-    let directory = scratch::directory();
-    let (files, ovlfuse) = setup::prepare(directory.path());
-    let arguments = [ovlfuse.as_path(), setup::FUSE_OVERLAYFS.as_ref()];
-    let folder = setup::script(Context::user, &files, "steps", "steps.sh", &arguments);
+    let (directory, shared) = (scratch::directory(), setup::shared());
+    let folder = directory.path().join("steps");
+    let arguments = [shared.program.as_path(), setup::FUSE_OVERLAYFS.as_ref()];
+    setup::script(Context::user, &shared.files, &folder, "steps.sh", &arguments);
     print!("{}", std::fs::read_to_string(folder.join("times")).unwrap());
 }

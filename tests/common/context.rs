@@ -67,12 +67,17 @@ impl Context {
 
     /// The command that runs `program` in this context.
     pub fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.command_within(600, program)
+    }
+
+    /// The same, for what may take so many seconds.
+    pub fn command_within(self, seconds: u32, program: impl AsRef<std::ffi::OsStr>) -> Command {
         if self == Self::root {
             return Command::new(program);
         }
         // A body that hangs, as on a pipe, must not hang the whole suite.
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", "600", "setpriv"]);
+        command.args(["--kill-after=5", &seconds.to_string(), "setpriv"]);
         command.args([
             &format!("--reuid={USER}"),
             &format!("--regid={USER}"),

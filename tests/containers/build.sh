@@ -1,8 +1,7 @@
-# Imports, builds and saves images: build.sh FILES STORAGE [SIZE], in an empty folder.
+# Imports, builds and saves images: build.sh FILES STORAGE, in an empty folder.
 #
-# FILES is the folder with root.tar and the context, STORAGE what `use` of tools.sh takes, SIZE that of
-# the large file. What was built is in one.tar, two.tar and three.tar, what podman tells of changes in
-# `said`.
+# FILES is the folder with root.tar and the context, STORAGE what `use` of tools.sh takes. What was built
+# is in one.tar, two.tar and three.tar, what podman tells of changes in `said`.
 source "$1/context/tools.sh"
 files=$1
 use "$2"
@@ -21,10 +20,10 @@ buildah run "${alone[@]}" "$container" -- sh -c \
 podman diff "$container" | sort >said
 buildah commit -q "$container" localhost/three
 
-podman build "${alone[@]}" --build-arg "BIG=${3-500M}" --pull=never -t localhost/two "$files/context"
+podman build "${alone[@]}" --build-arg BIG=64M --pull=never -t localhost/two "$files/context"
 
 for image in one two three; do
-    podman save -q --format oci-archive -o "$image.tar" "localhost/$image"
+    podman save -q --uncompressed --format oci-archive -o "$image.tar" "localhost/$image"
     podman image diff "localhost/$image" | sort >>said
 done
 podman image diff localhost/three | sort >before

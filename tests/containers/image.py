@@ -1,7 +1,7 @@
-"""Prints what is in the OCI archive argv[1]: a line per file of every layer, and of the image.
+"""Prints what is in the OCI archives argv[2:]: a line per file of every layer, and of the image.
 
 Content, type, mode, owner, size, links, device numbers and extended attributes count, and the times
-before argv[2] (seconds since the epoch), when the build began; but not those of directories and
+before argv[1] (seconds since the epoch), when the build began; but not those of directories and
 symbolic links, which fuse-overlayfs changes when it copies them up. In the image hard links are files:
 what the tools find out by comparing two mounts loses them.
 """
@@ -9,14 +9,16 @@ what the tools find out by comparing two mounts loses them.
 import gzip
 import hashlib
 import json
+import pathlib
 import sys
 import tarfile
 
-archive = tarfile.open(sys.argv[1])
-began = int(sys.argv[2])
+began = int(sys.argv[1])
+# What was read, by digest: images share layers.
+known = {}
 
 
-def blob(digest):
+def blob(archive, digest):
     return archive.extractfile("blobs/" + digest.replace(":", "/"))
 
 
@@ -40,26 +42,39 @@ def remove(image, name, itself=True):
         del image[old]
 
 
-index = json.load(archive.extractfile("index.json"))
-manifest = json.load(blob(index["manifests"][0]["digest"]))
-image = {}
-for number, descriptor in enumerate(manifest["layers"]):
-    stream = blob(descriptor["digest"])
-    if descriptor["mediaType"].endswith("gzip"):
-        stream = gzip.open(stream)
-    with tarfile.open(fileobj=stream) as layer:
-        members = {path(member.name): member for member in layer}
-        files = {name: line(layer, member) for name, member in members.items()}
-    for name in files:
-        above, _, last = name.rpartition("/")
-        if last == ".wh..wh..opq":
-            remove(image, above, itself=False)
-        elif last.startswith(".wh."):
-            remove(image, f"{above}/{last[4:]}".lstrip("/"))
-    for name, text in sorted(files.items()):
-        print(f"layer {number}: {name!r} {text}")
-        if not name.rpartition("/")[2].startswith(".wh."):
-            member = members[name]
-            image[name] = files[path(member.linkname)] if member.islnk() else text
-for name, text in sorted(image.items()):
-    print(f"image: {name!r} {text}")
+def read(archive, descriptor):
+    """The members of a layer and their lines, by path."""
+    digest = descriptor["digest"]
+    if digest not in known:
+        stream = blob(archive, digest)
+        if descriptor["mediaType"].endswith("gzip"):
+            stream = gzip.open(stream)
+        with tarfile.open(fileobj=stream) as layer:
+            members = {path(member.name): member for member in layer}
+            known[digest] = members, {name: line(layer, member) for name, member in members.items()}
+    return known[digest]
+
+
+def show(title, archive):
+    index = json.load(archive.extractfile("index.json"))
+    manifest = json.load(blob(archive, index["manifests"][0]["digest"]))
+    image = {}
+    for number, descriptor in enumerate(manifest["layers"]):
+        members, files = read(archive, descriptor)
+        for name in files:
+            above, _, last = name.rpartition("/")
+            if last == ".wh..wh..opq":
+                remove(image, above, itself=False)
+            elif last.startswith(".wh."):
+                remove(image, f"{above}/{last[4:]}".lstrip("/"))
+        for name, text in sorted(files.items()):
+            print(f"{title} layer {number}: {name!r} {text}")
+            if not name.rpartition("/")[2].startswith(".wh."):
+                member = members[name]
+                image[name] = files[path(member.linkname)] if member.islnk() else text
+    for name, text in sorted(image.items()):
+        print(f"{title} image: {name!r} {text}")
+
+
+for file in sys.argv[2:]:
+    show(pathlib.Path(file).name, tarfile.open(file))

@@ -13,13 +13,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::Context;
 use common::scratch::{self, run};
-use setup::{FOLDER, FUSE_OVERLAYFS, prepare, script};
+use setup::{FOLDER, FUSE_OVERLAYFS, script, shared};
 
-/// What is in the image `archive`: a line for each file of each layer, and of the image.
-fn content(archive: &Path, began: u64) -> Vec<String> {
+/// The archives that `build.sh` leaves.
+const ARCHIVES: [&str; 3] = ["one.tar", "two.tar", "three.tar"];
+
+/// What is in the archives in `folder`: a line for each file of each layer, and of each image.
+fn content(folder: &Path, began: u64) -> Vec<String> {
     let mut command = Command::new("python3");
-    command.arg(format!("{FOLDER}/image.py")).arg(archive).arg(began.to_string());
-    run(&mut command).lines().map(str::to_owned).collect()
+    command.arg(format!("{FOLDER}/image.py")).arg(began.to_string()).args(ARCHIVES);
+    run(command.current_dir(folder)).lines().map(str::to_owned).collect()
 }
 
 #[track_caller]
@@ -37,39 +40,46 @@ fn assert_same(what: &str, (ours, theirs): (&[String], &[String])) {
 /// so that the images are compared, and is root's, so that owners are what the archive says.
 #[test]
 fn images_are_those_of_fuse_overlayfs_and_of_the_kernel() {
-    let directory = scratch::directory();
+    let (directory, shared) = (scratch::directory(), shared());
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let (files, ovlfuse) = prepare(directory.path());
-    let build = |who, name, storage: &Path| script(who, &files, name, "build.sh", &[storage]);
+    let build = |who, name, storage: &Path| {
+        let folder = directory.path().join(name);
+        script(who, &shared.files, &folder, "build.sh", &[storage]);
+        content(&folder, began)
+    };
     let (ours, theirs, kernel) = std::thread::scope(|scope| {
-        let ours = scope.spawn(|| build(Context::user, "ours", &ovlfuse));
+        let ours = scope.spawn(|| build(Context::user, "ours", &shared.program));
         let theirs = scope.spawn(|| build(Context::user, "theirs", FUSE_OVERLAYFS.as_ref()));
         let kernel = build(Context::root, "kernel", "kernel".as_ref());
         (ours.join().unwrap(), theirs.join().unwrap(), kernel)
     });
-    for image in ["one.tar", "two.tar", "three.tar"] {
-        let [ours, theirs, kernel] =
-            [&ours, &theirs, &kernel].map(|folder| content(&folder.join(image), began));
-        assert_same(&format!("{image}, fuse-overlayfs"), (&ours, &theirs));
-        let whole = |lines: Vec<String>| {
-            lines.into_iter().filter(|line| line.starts_with("image: ")).collect::<Vec<_>>()
-        };
-        assert_same(&format!("{image}, kernel"), (&whole(ours), &whole(kernel)));
-    }
-    run(Command::new("cmp").arg(ours.join("said")).arg(theirs.join("said")));
+    assert_same("fuse-overlayfs", (&ours, &theirs));
+    let whole = |lines: Vec<String>| {
+        lines.into_iter().filter(|line| line.contains(".tar image: ")).collect::<Vec<_>>()
+    };
+    assert_same("kernel", (&whole(ours), &whole(kernel)));
+    let said = |name| directory.path().join(name).join("said");
+    run(Command::new("cmp").arg(said("ours")).arg(said("theirs")));
+}
+
+/// Runs `script` with the program under test and `others` as the ordinary user.
+fn as_user(name: &str, others: &[&Path]) {
+    let (directory, shared) = (scratch::directory(), shared());
+    let arguments = [&[shared.program.as_path()], others].concat();
+    script(Context::user, &shared.files, &directory.path().join("here"), name, &arguments);
 }
 
 #[test]
 fn storage_is_shared_with_fuse_overlayfs_and_the_kernel() {
-    let directory = scratch::directory();
-    let (files, ovlfuse) = prepare(directory.path());
-    let arguments = [ovlfuse.as_path(), FUSE_OVERLAYFS.as_ref()];
-    script(Context::user, &files, "shared", "share.sh", &arguments);
+    as_user("share.sh", &[FUSE_OVERLAYFS.as_ref()]);
 }
 
 #[test]
 fn containers_run_with_owners_of_their_own() {
-    let directory = scratch::directory();
-    let (files, ovlfuse) = prepare(directory.path());
-    script(Context::user, &files, "run", "run.sh", &[&ovlfuse]);
+    as_user("run.sh", &[]);
+}
+
+#[test]
+fn owners_are_stored_in_attributes_for_force_mask() {
+    as_user("mask.sh", &[]);
 }
