@@ -194,10 +194,7 @@ impl Fs {
         }
         let (stat, metadata) =
             self.on(node, |at, layer| Ok((self.owners(layer).stat(at)?, self.open_lower(at)?)))?;
-        let copy = match node.lacks_data() {
-            true => self.copy_file(upper, &self.open_data(node)?, &stat, u64::MAX)?,
-            false => self.copy_file(upper, &metadata, &stat, u64::MAX)?,
-        };
+        let copy = self.copy_file(upper, node, &metadata, &stat, Need::Data(u64::MAX))?;
         let to = copy.at()?;
         copy_owner_and_xattrs(upper, At::fd(metadata.as_fd()), to, &stat)?;
         copy_mode(upper, to, stat.mode)?;
@@ -289,13 +286,7 @@ impl Fs {
         let copy = match &file {
             // Nobody waits for the node while its data is copied.
             Some(file) => {
-                let copy = match need {
-                    Need::Data(keep) if node.lacks_data() => {
-                        self.copy_file(upper, &self.open_data(node)?, &source.stat, keep)?
-                    }
-                    Need::Data(keep) => self.copy_file(upper, file, &source.stat, keep)?,
-                    Need::Metadata => self.copy_without_data(upper, &source.stat)?,
-                };
+                let copy = self.copy_file(upper, node, file, &source.stat, need)?;
                 self.complete(upper, At::fd(file.as_fd()), copy, &source)?
             }
             None => self.on(node, |at, _| {
@@ -307,8 +298,26 @@ impl Fs {
         self.install(node, copy, &source, need)
     }
 
-    /// A copy of the data of the regular file `data`.
+    /// A copy of what is needed of the regular file `node`, which is open as `file`.
     fn copy_file<'a>(
+        &self,
+        upper: &'a Upper,
+        node: &Node,
+        file: &OwnedFd,
+        stat: &Stat,
+        need: Need,
+    ) -> Result<Copy<'a>> {
+        match need {
+            Need::Metadata => self.copy_without_data(upper, stat),
+            Need::Data(keep) if node.lacks_data() => {
+                self.copy_with_data(upper, &self.open_data(node)?, stat, keep)
+            }
+            Need::Data(keep) => self.copy_with_data(upper, file, stat, keep),
+        }
+    }
+
+    /// A copy of the data of the regular file `data`.
+    fn copy_with_data<'a>(
         &self,
         upper: &'a Upper,
         data: &OwnedFd,
@@ -469,10 +478,8 @@ impl Fs {
         let linked = self.link_up(node, &place, parent, name);
         drop(opened_up);
         drop(place);
-        if linked.is_ok()
-            && let Some(listing) = &mut *dir.listing.write()
-        {
-            listing.set_upper(name, stat.kind().dirent_type() as u8, true);
+        if linked.is_ok() {
+            dir.relist(|list| list.set_upper(name, stat.kind().dirent_type() as u8, true));
         }
         let done = restore_attributes(upper, to, stat, (at, &before));
         // Not before: the kernel would keep what it read in between.

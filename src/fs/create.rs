@@ -206,9 +206,7 @@ impl Fs {
     fn enter_made(&self, parent: &Arc<Node>, name: &[u8], at: At<'_>) -> Result<Entry> {
         let stat = self.owners(LayerId::UPPER).stat(at)?;
         let kind = stat.kind();
-        if let Some(listing) = &mut *parent.dir()?.listing.write() {
-            listing.set_upper(name, kind.dirent_type() as u8, false);
-        }
+        parent.dir()?.relist(|list| list.set_upper(name, kind.dirent_type() as u8, false));
         let link = Link { parent: Arc::clone(parent), name: name.into() };
         let ino = self.shown_ino(LayerId::UPPER, stat.ino);
         let stack = (kind == Kind::Dir).then(Vec::new);

@@ -16,6 +16,7 @@ use crate::format::OverlayName;
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Errno, Kind, Result};
 use crate::union::LayerId;
+use crate::union::listing::Listing;
 use rustix::fs::AtFlags;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -162,9 +163,7 @@ impl Fs {
         let dir = node.dir()?;
         dir.stack.iter().for_each(|lower| self.dirs.remove((node.id, lower.layer)));
         dir.stack.cut_off();
-        if let Some(listing) = &mut *dir.listing.write() {
-            listing.keep_upper();
-        }
+        dir.relist(Listing::keep_upper);
         Ok(())
     }
 

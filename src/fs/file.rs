@@ -136,13 +136,13 @@ impl Fs {
         }
         let place = node.place.read();
         let in_upper = node.is_whole_in_upper();
-        if node.lacks_data() {
-            return Ok(Backing { fd: Some(Arc::new(self.open_data(node)?)), in_upper });
-        }
-        let fd = self.at_place(node, &place, |at, layer| match layer.is_upper() {
-            true => self.with_descriptors(|| sys::node::open(at, access)),
-            false => self.open_lower(at),
-        })?;
+        let fd = match node.lacks_data() {
+            true => self.open_data(node)?,
+            false => self.at_place(node, &place, |at, layer| match layer.is_upper() {
+                true => self.with_descriptors(|| sys::node::open(at, access)),
+                false => self.open_lower(at),
+            })?,
+        };
         Ok(Backing { fd: Some(Arc::new(fd)), in_upper })
     }
 
@@ -322,10 +322,10 @@ impl Fs {
     /// # Errors
     /// Those of fsync(2).
     pub fn fsync(&self, id: u64, handle: u64, data_only: bool) -> Result<()> {
-        if self.fsync == Fsync::Volatile || !self.nodes.get(id)?.in_upper() {
+        let node = self.nodes.get(id)?;
+        if self.fsync == Fsync::Volatile || !node.in_upper() {
             return Ok(());
         }
-        let node = self.nodes.get(id)?;
         if node.lacks_data() {
             return if data_only { Ok(()) } else { self.sync_metadata(&node) };
         }

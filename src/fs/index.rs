@@ -146,9 +146,7 @@ impl Fs {
         let linked = rustix::fs::linkat(from.dir, from.name, to.dir, to.name, AtFlags::empty());
         linked.and(self.count_links(node, links))?;
         set_times(At::fd(to.dir), SetTime::To(before.atime), SetTime::To(before.mtime))?;
-        if let Some(listing) = &mut *parent.dir()?.listing.write() {
-            listing.set_upper(name, node.kind.dirent_type() as u8, true);
-        }
+        parent.dir()?.relist(|list| list.set_upper(name, node.kind.dirent_type() as u8, true));
         Ok(())
     }
 

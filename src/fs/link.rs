@@ -74,9 +74,7 @@ impl Fs {
         if self.names.link(&node, link).is_some() {
             log::error!("a new name of node {} was known already", node.id);
         }
-        if let Some(listing) = &mut *parent.dir()?.listing.write() {
-            listing.set_upper(name, node.kind.dirent_type() as u8, false);
-        }
+        parent.dir()?.relist(|list| list.set_upper(name, node.kind.dirent_type() as u8, false));
         Ok(Entry { id: node.id, attr: self.shown(&node, stat) })
     }
 
@@ -122,9 +120,7 @@ impl Fs {
         if self.names.link(first, link).is_some() {
             log::error!("a new name of node {} was known already", first.id);
         }
-        if let Some(listing) = &mut *dir.listing.write() {
-            listing.set_upper(name, node.kind.dirent_type() as u8, true);
-        }
+        dir.relist(|list| list.set_upper(name, node.kind.dirent_type() as u8, true));
         sys::node::set_times(at, SetTime::To(before.atime), SetTime::To(before.mtime))?;
         self.attributes_changed(node);
         self.attributes_changed(first);

@@ -493,6 +493,13 @@ impl Dir {
         self.children.lock().iter().map(|child| Arc::clone(&child.node)).collect()
     }
 
+    /// Changes the listing, if there is one; the caller holds `lock`.
+    pub fn relist(&self, change: impl FnOnce(&mut Listing)) {
+        if let Some(listing) = &mut *self.listing.write() {
+            change(listing);
+        }
+    }
+
     /// The lower directory of `layer`, if it is merged here.
     pub fn lower(&self, layer: LayerId) -> Option<&LowerDir> {
         self.stack.iter().find(|d| d.layer == layer)

@@ -94,9 +94,7 @@ impl Fs {
             (true, false) if node.kind == Kind::Dir => self.remove_upper_dir(node, at)?,
             (true, false) => rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty())?,
         }
-        if let Some(listing) = &mut *parent.dir()?.listing.write() {
-            listing.remove(name);
-        }
+        parent.dir()?.relist(|list| list.remove(name));
         self.lose_name(parent, name, node, &mut place, stat, kept);
         Ok(())
     }

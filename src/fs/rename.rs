@@ -196,8 +196,9 @@ impl Fs {
         self.change_name(&moved.node, &mut moved_place, old, new);
         drop(changing);
         let dtype = moved.node.kind.dirent_type() as u8;
-        self.relist(old, |listing| listing.remove(old.name))?;
-        self.relist(new, |listing| listing.set_upper(new.name, dtype, false))
+        old.parent.dir()?.relist(|list| list.remove(old.name));
+        new.parent.dir()?.relist(|list| list.set_upper(new.name, dtype, false));
+        Ok(())
     }
 
     /// Swaps source and target.
@@ -225,8 +226,9 @@ impl Fs {
         self.give_name(&b.node, old);
         drop((changing, a_place, b_place));
         let (a_type, b_type) = (a.node.kind.dirent_type() as u8, b.node.kind.dirent_type() as u8);
-        self.relist(old, |listing| listing.set_upper(old.name, b_type, false))?;
-        self.relist(new, |listing| listing.set_upper(new.name, a_type, false))
+        old.parent.dir()?.relist(|list| list.set_upper(old.name, b_type, false));
+        new.parent.dir()?.relist(|list| list.set_upper(new.name, a_type, false));
+        Ok(())
     }
 
     /// Gives `node` its new name; its place is locked.
@@ -246,17 +248,6 @@ impl Fs {
             log::error!("nodes {} and {} claim one name", node.id, other.id);
             self.forget(other.id, 1);
         }
-    }
-
-    fn relist(
-        &self,
-        spot: Spot<'_>,
-        change: impl FnOnce(&mut crate::union::listing::Listing),
-    ) -> Result<()> {
-        if let Some(listing) = &mut *spot.parent.dir()?.listing.write() {
-            change(listing);
-        }
-        Ok(())
     }
 
     /// Gives the object at `from` the marks that let it lie in the directory `to`.
