@@ -470,6 +470,8 @@ impl Fs {
         node.settle();
         if !source.has_lasting_origin() {
             node.set_ino(self.shown_ino(LayerId::UPPER, upper_ino));
+        } else if self.layers.namespace == Namespace::User && stat.kind() != Kind::Dir {
+            node.set_borrows_ino();
         }
         if let (Some(file), Need::Data(_)) = (copy.file.map(Arc::new), need) {
             node.opens().iter().for_each(|open| open.adopt(&file));

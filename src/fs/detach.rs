@@ -135,6 +135,7 @@ impl Fs {
             let opened_up = OpenedUp::new(at, &stat)?;
             upper.mark(at, OverlayName::Opaque, b"y")?;
             self.forget_lowers(node)?;
+            node.set_borrows_ino();
             self.drop_redirect(at)?;
             remove_whiteouts(fd.as_fd())?;
             drop(opened_up);

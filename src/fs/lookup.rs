@@ -183,6 +183,9 @@ impl Fs {
             self.drop_node(&node);
             for link in links {
                 self.names.leave(&node, &link.parent, &link.name);
+                if node.borrows_ino() {
+                    self.listing_changed(&link.parent);
+                }
                 // It may have been kept for this child alone.
                 dying.push((link.parent, 0));
             }

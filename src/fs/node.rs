@@ -42,6 +42,8 @@ const IMMUTABLE: u8 = 8;
 const INDEXED: u8 = 16;
 /// The file's layer holds its metadata only.
 const LACKS_DATA: u8 = 32;
+/// Nothing on disk tells the inode number it shows, which is that of what it was copied up from.
+const BORROWS_INO: u8 = 64;
 
 /// One object of the merged view. There are millions: every byte counts.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub struct Node {
     ino: AtomicU64,
     /// The layer it is in (or was, before it was removed); changed to upper, never back.
     layer: AtomicU16,
-    /// [`REMOVED`], [`INDEXED`], [`LACKS_DATA`], and what it forbids.
+    /// [`REMOVED`], [`INDEXED`], [`LACKS_DATA`], [`BORROWS_INO`], and what it forbids.
     flags: AtomicU8,
     /// Lookups the kernel counts, or [`DEAD`]; changed under the lock of `links`.
     lookups: AtomicU32,
@@ -331,6 +333,16 @@ impl Node {
     /// Whether the file's layer holds its metadata only.
     pub fn lacks_data(&self) -> bool {
         self.flags.load(Ordering::Acquire) & LACKS_DATA != 0
+    }
+
+    /// Notes that the object will show another inode number once it was forgotten.
+    pub fn set_borrows_ino(&self) {
+        self.flags.fetch_or(BORROWS_INO, Ordering::Release);
+    }
+
+    /// Whether the object will show another inode number once it was forgotten.
+    pub fn borrows_ino(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & BORROWS_INO != 0
     }
 
     /// Whether the object is in upper with all that belongs to it.

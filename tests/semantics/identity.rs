@@ -3,7 +3,7 @@
 use rustix::fs::{OFlags, fstat};
 
 use crate::common::scratch::Filesystem;
-use crate::common::{Sandbox, dirents};
+use crate::common::{Backend, Sandbox, backend, dirents, wait};
 
 mounted_tests! {
     [root userns user]: numbers_survive_copy_up, entries_carry_the_same_numbers, lower_hard_links_share_a_number;
@@ -11,7 +11,8 @@ mounted_tests! {
         copy_up_breaks_lower_hard_links, new_hard_links, link_counts_of_directories, one_device_number,
         single_layer_numbers_are_the_layers, dot_and_dotdot, links_made_and_removed, open_descriptor_keeps_its_number,
         links_across_directories, hard_link_limit_and_refusals;
-    [root]: numbers_survive_remount, layers_on_several_filesystems, hard_links_after_remount;
+    [root]: numbers_survive_remount, layers_on_several_filesystems, hard_links_after_remount,
+        numbers_of_what_was_forgotten;
     [root userns user]: identifier_of_a_new_upper;
     [root userns]: identifier_of_an_old_upper, identifier_only_when_asked_for,
         origins_without_file_system;
@@ -49,6 +50,27 @@ fn numbers_survive_remount(s: &mut Sandbox) {
     assert_eq!(m.ino("renamed"), before[0]);
     let m = s.remount();
     assert_eq!(m.ino("renamed"), before[0]);
+}
+
+/// Without an origin a copy shows its own number once the kernel has forgotten the inode; so do
+/// the listings that it has not forgotten.
+fn numbers_of_what_was_forgotten(s: &mut Sandbox) {
+    s.lower().file("d/f", "x");
+    s.option("userxattr");
+    let m = s.mount();
+    let _remembered = m.open("d", OFlags::RDONLY | OFlags::DIRECTORY);
+    m.chmod("d/f", 0o600);
+    let listed = || {
+        let entries = dirents::all(m.at("d"), OFlags::RDONLY);
+        entries.into_iter().find(|entry| entry.name == *"f").expect("the file").ino
+    };
+    assert_eq!(listed(), m.ino("d/f"));
+    std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    if backend() == Backend::Ovlfuse {
+        // As root the kernel stores an origin beside userxattr, too.
+        assert_eq!(m.ino("d/f"), s.upper().ino("d/f"));
+    }
+    wait::until("the listing has the number of the copy", || listed() == m.ino("d/f"));
 }
 
 fn entries_carry_the_same_numbers(s: &mut Sandbox) {
