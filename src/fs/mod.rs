@@ -33,6 +33,7 @@ pub mod link;
 pub mod lookup;
 pub mod metacopy;
 pub mod node;
+pub mod node_flags;
 pub mod node_table;
 pub mod origin;
 pub mod paths;

@@ -10,7 +10,7 @@
 //! it as missing.
 
 use super::file::OpenFile;
-use crate::sys::fileattr::Protection;
+use super::node_flags::INDEXED;
 use crate::sys::{Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::listing::Listing;
@@ -30,21 +30,6 @@ const DEAD: u32 = u32::MAX;
 /// So many lookups that they are no longer counted: the node stays until the mount ends.
 const IMMORTAL: u32 = u32::MAX - 1;
 
-/// In a node's flags: its last link is gone, its inode number on disk may be another's by now.
-const REMOVED: u8 = 1;
-/// It is known what the object forbids.
-const PROTECTION_KNOWN: u8 = 2;
-/// It is append-only.
-const APPEND: u8 = 4;
-/// It is immutable.
-const IMMUTABLE: u8 = 8;
-/// It has an index entry, whose name is in [`More::index`].
-const INDEXED: u8 = 16;
-/// The file's layer holds its metadata only.
-const LACKS_DATA: u8 = 32;
-/// Nothing on disk tells the inode number it shows, which is that of what it was copied up from.
-const BORROWS_INO: u8 = 64;
-
 /// One object of the merged view. There are millions: every byte counts.
 #[derive(Debug)]
 pub struct Node {
@@ -56,8 +41,8 @@ pub struct Node {
     ino: AtomicU64,
     /// The layer it is in (or was, before it was removed); changed to upper, never back.
     layer: AtomicU16,
-    /// [`REMOVED`], [`INDEXED`], [`LACKS_DATA`], [`BORROWS_INO`], and what it forbids.
-    flags: AtomicU8,
+    /// See [`node_flags`](super::node_flags).
+    pub(super) flags: AtomicU8,
     /// Lookups the kernel counts, or [`DEAD`]; changed under the lock of `links`.
     lookups: AtomicU32,
     /// The inode's own lock: shared while a system call goes by the node's
@@ -252,46 +237,6 @@ impl Node {
         }
     }
 
-    /// Notes that no link of the object is left.
-    pub fn set_removed(&self) {
-        self.flags.fetch_or(REMOVED, Ordering::Release);
-    }
-
-    /// Whether no link of the object is left.
-    pub fn is_removed(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & REMOVED != 0
-    }
-
-    /// What the object forbids, if that is known.
-    pub fn protection(&self) -> Option<Protection> {
-        let flags = self.flags.load(Ordering::Acquire);
-        let protection =
-            Protection { append: flags & APPEND != 0, immutable: flags & IMMUTABLE != 0 };
-        (flags & PROTECTION_KNOWN != 0).then_some(protection)
-    }
-
-    /// Notes what the object forbids from now on.
-    pub fn set_protection(&self, protection: Protection) {
-        let bits = protection_bits(protection);
-        self.update_flags(|flags| Some(flags & !(APPEND | IMMUTABLE) | bits));
-    }
-
-    /// Notes what was read of the object, unless it is known already.
-    pub fn learn_protection(&self, protection: Protection) {
-        let bits = protection_bits(protection);
-        self.update_flags(|flags| (flags & PROTECTION_KNOWN == 0).then_some(flags | bits));
-    }
-
-    /// Notes that what the object forbids is to be read again.
-    pub fn forget_protection(&self) {
-        self.update_flags(|flags| Some(flags & !(PROTECTION_KNOWN | APPEND | IMMUTABLE)));
-    }
-
-    fn update_flags(&self, update: impl FnMut(u8) -> Option<u8>) {
-        // It fails where there is nothing to update.
-        let (Ok(_) | Err(_)) = self.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
-    }
-
     /// Notes that the object has the index entry `name` from now on; the caller has the lock on
     /// `place`, or the only reference.
     pub fn set_index(&self, name: Vec<u8>) {
@@ -309,40 +254,12 @@ impl Node {
         links.drop_empty();
     }
 
-    /// Whether the object has an index entry.
-    pub fn is_indexed(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & INDEXED != 0
-    }
-
     /// The name of the object's index entry, if it has one.
     pub fn index(&self) -> Option<Box<[u8]>> {
         match self.is_indexed() {
             true => self.links.lock().more.as_ref()?.index.clone(),
             false => None,
         }
-    }
-
-    /// Notes whether the file's layer holds its metadata only.
-    pub fn set_lacks_data(&self, lacks: bool) {
-        match lacks {
-            true => self.flags.fetch_or(LACKS_DATA, Ordering::Release),
-            false => self.flags.fetch_and(!LACKS_DATA, Ordering::Release),
-        };
-    }
-
-    /// Whether the file's layer holds its metadata only.
-    pub fn lacks_data(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & LACKS_DATA != 0
-    }
-
-    /// Notes that the object will show another inode number once it was forgotten.
-    pub fn set_borrows_ino(&self) {
-        self.flags.fetch_or(BORROWS_INO, Ordering::Release);
-    }
-
-    /// Whether the object will show another inode number once it was forgotten.
-    pub fn borrows_ino(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & BORROWS_INO != 0
     }
 
     /// Whether the object is in upper with all that belongs to it.
@@ -580,12 +497,6 @@ impl Names {
         }
         shrink(&mut children, |c| c.hash);
     }
-}
-
-fn protection_bits(protection: Protection) -> u8 {
-    let append = if protection.append { APPEND } else { 0 };
-    let immutable = if protection.immutable { IMMUTABLE } else { 0 };
-    PROTECTION_KNOWN | append | immutable
 }
 
 /// Gives memory back once a table is mostly empty.
