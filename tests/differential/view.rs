@@ -144,7 +144,7 @@ fn name_in(root: &Path, path: &Path) -> String {
 }
 
 fn entries(directory: &Path) -> io::Result<Vec<dirents::Entry>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let file = openat(CWD, directory, flags, Mode::empty())?;
     let mut entries = Vec::new();
     loop {

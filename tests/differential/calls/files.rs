@@ -79,7 +79,7 @@ fn open_flags(names: &str) -> OFlags {
         "noatime" => OFlags::NOATIME,
         other => panic!("no such open flag: {other}"),
     };
-    names.split('|').map(flag).fold(OFlags::NONBLOCK, |all, one| all | one)
+    names.split('|').map(flag).fold(OFlags::NONBLOCK | OFlags::CLOEXEC, |all, one| all | one)
 }
 
 /// Whether `file` is long enough: touching a page beyond its end would be SIGBUS.
@@ -188,7 +188,7 @@ fn beside(side: &Side, line: &Line, file: &File) -> io::Result<String> {
     match line.word(0) {
         "mkdirat" => mkdirat(file, name, Mode::from_raw_mode(0o755))?,
         "createat" => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             drop(openat(file, name, flags, Mode::from_raw_mode(0o644))?);
         }
         "unlinkat" => unlinkat(file, name, AtFlags::empty())?,

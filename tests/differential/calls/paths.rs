@@ -39,7 +39,7 @@ fn names(side: &Side, line: &Line) -> Option<io::Result<String>> {
     match line.word(0) {
         "mkdir" => done(mkdirat(CWD, at(1), mode(2))),
         "create" => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             done(openat(CWD, at(1), flags, mode(2)).map(drop))
         }
         "mknod" => {
@@ -140,7 +140,7 @@ fn attributes(side: &Side, line: &Line) -> Option<io::Result<String>> {
 }
 
 fn opened(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, Mode::empty())?.into())
 }
 
@@ -190,7 +190,7 @@ fn data(side: &Side, line: &Line) -> Option<io::Result<String>> {
             Ok("ok".into())
         }),
         "list" => {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             openat(CWD, &path, flags, Mode::empty()).map_err(Into::into).and_then(list)
         }
         _ => return None,
