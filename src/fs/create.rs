@@ -16,7 +16,7 @@ use crate::sys::identity::{self, Privilege};
 use crate::sys::{self, At, Errno, Kind, Result, Stat, xattr};
 use crate::union::LayerId;
 use rustix::fs::{Mode, OFlags};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// What is to be made.
@@ -100,8 +100,8 @@ impl Fs {
         let parent_fd = self.dir_fd(&parent, LayerId::UPPER)?;
         let at = At::new(parent_fd.as_fd(), new.name);
         let fd = match upper.owners.are_stored() {
-            true => self.make_stored(upper, parent_fd.as_fd(), at, new, what)?,
-            false => self.make_real(upper, parent_fd.as_fd(), at, new, what)?,
+            true => self.make_stored(upper, at, new, what)?,
+            false => self.make_real(upper, at, new, what)?,
         };
         let lowers_stay = self.fixed_lowers || self.makes_redirects() || self.has_index();
         if matches!(what, What::Dir) && parent.is_merged() && lowers_stay {
@@ -115,7 +115,6 @@ impl Fs {
     fn make_real(
         &self,
         upper: &Upper,
-        parent: BorrowedFd<'_>,
         at: At<'_>,
         new: New<'_>,
         what: What<'_>,
@@ -127,7 +126,7 @@ impl Fs {
         });
         match made {
             Err(Errno::EXIST) if self.is_upper_whiteout(at)? => {
-                self.make_over_whiteout(upper, parent, at, new, what)
+                self.make_over_whiteout(upper, at, new, what)
             }
             made => made,
         }
@@ -138,7 +137,6 @@ impl Fs {
     fn make_stored(
         &self,
         upper: &Upper,
-        parent: BorrowedFd<'_>,
         at: At<'_>,
         new: New<'_>,
         what: What<'_>,
@@ -153,7 +151,7 @@ impl Fs {
         let temp = upper.work.temp();
         let fd = self
             .with_descriptors(|| identity::with_umask(0, || make_at(temp.at(), real, stand_in)))?;
-        let dir = upper.owners.stat(At::fd(parent))?;
+        let dir = upper.owners.stat(At::fd(at.dir))?;
         let inherits = dir.mode & libc::S_ISGID != 0;
         let set_gid = if inherits && matches!(what, What::Dir) { libc::S_ISGID } else { 0 };
         let made = sys::stat::stat(temp.at())?;
@@ -184,7 +182,6 @@ impl Fs {
     fn make_over_whiteout(
         &self,
         upper: &Upper,
-        parent: BorrowedFd<'_>,
         at: At<'_>,
         new: New<'_>,
         what: What<'_>,
@@ -194,8 +191,8 @@ impl Fs {
             identity::with_umask(0, || make_at(temp.at(), new.mode & !0o7000 | 0o700, what))
         })?;
         if !matches!(what, What::Symlink(_)) {
-            inherit(At::fd(parent), temp.at(), new, matches!(what, What::Dir))?;
-        } else if let Some(gid) = inherited_group(At::fd(parent))? {
+            inherit(At::fd(at.dir), temp.at(), new, matches!(what, What::Dir))?;
+        } else if let Some(gid) = inherited_group(At::fd(at.dir))? {
             sys::node::chown(temp.at(), None, Some(gid))?;
         }
         place_over_whiteout(upper, temp, at, matches!(what, What::Dir))?;

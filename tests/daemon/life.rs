@@ -93,7 +93,7 @@ scripts! {
         "$OVLFUSE" umount merged
         (mkdir -p work/work; chmod 700 work/work; cd work/work
          for i in {1..400}; do mkdir x y 0; touch x/f y/f 0/f; chmod 400 y 0; cd x; done)
-        [[ $CONTEXT == user ]] && chmod 500 work/work/x/x/x
+        [[ $CONTEXT == user ]] && (cd work/work && chmod 500 x/x/x)
         ulimit -n 256
         mount_here
         is '' find work -name f
