@@ -147,6 +147,30 @@ impl Sandbox {
         self.mounted.as_ref().and_then(Mount::descriptors)
     }
 
+    /// Mounts with `option`, which the kernel has beside `trusted.` xattrs only; `None` where it is
+    /// the backend and has it not.
+    #[track_caller]
+    pub fn mount_where_trusted(&mut self, option: &str) -> Option<Tree> {
+        self.option(option);
+        if self.context != Context::root {
+            self.kernel_disagrees("the kernel has no such option beside userxattr");
+            if backend() == Backend::Kernel {
+                return None;
+            }
+        }
+        Some(self.mount())
+    }
+
+    /// Makes `path` of a layer a metadata-only file of `size` bytes, with a redirect unless that is
+    /// empty.
+    pub fn metadata_only(&self, layer: &Tree, path: &str, size: u64, redirect: &str) {
+        layer.file(path, "").truncate(path, size);
+        layer.set_xattr(path, self.overlay_xattr("metacopy"), "");
+        if !redirect.is_empty() {
+            layer.set_xattr(path, self.overlay_xattr("redirect"), redirect);
+        }
+    }
+
     /// Leaves out the comparison with the kernel's mount, for a reason.
     pub fn kernel_disagrees(&mut self, reason: &'static str) {
         self.kernel_disagrees = Some(reason);

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::common::{Backend, Context, Sandbox, Tree, assert_errno, backend};
+use crate::common::{Sandbox, assert_errno};
 
 mounted_tests! {
     [root userns]:
@@ -15,22 +15,13 @@ mounted_tests! {
         nofollow, changes_with_metacopy, listing_and_names;
 }
 
-/// Makes `path` of a layer a metadata-only file of `size` bytes that leads to `target`.
-fn bare(s: &Sandbox, layer: &Tree, path: &str, size: u64, target: &str) {
-    layer.file(path, "").truncate(path, size);
-    layer.set_xattr(path, s.overlay_xattr("metacopy"), "");
-    if !target.is_empty() {
-        layer.set_xattr(path, s.overlay_xattr("redirect"), target);
-    }
-}
-
 fn reading(s: &mut Sandbox) {
     let data = s.add_data();
     data.file("ab/cd", [7; 100_000]).file("top", "top");
     let lower = s.lower();
-    bare(s, &lower, "d/f", 100_000, "/ab/cd");
-    bare(s, &lower, "g", 100_000, "/ab/cd");
-    bare(s, &lower, "t", 3, "/top");
+    s.metadata_only(&lower, "d/f", 100_000, "/ab/cd");
+    s.metadata_only(&lower, "g", 100_000, "/ab/cd");
+    s.metadata_only(&lower, "t", 3, "/top");
     lower.chmod("g", 0o640);
     let m = s.mount();
     assert_eq!(m.stat("d/f").st_blocks, 25 * 8);
@@ -55,7 +46,7 @@ fn not_merged(s: &mut Sandbox) {
 fn missing_data(s: &mut Sandbox) {
     s.add_data();
     let lower = s.lower();
-    bare(s, &lower, "f", 5000, "/none");
+    s.metadata_only(&lower, "f", 5000, "/none");
     let m = s.mount();
     assert_eq!((m.stat("f").st_size, m.stat("f").st_blocks), (5000, 16));
     assert_errno(std::fs::read(m.at("f")), Errno::NOENT);
@@ -81,7 +72,7 @@ fn only_files_and_no_links(s: &mut Sandbox) {
         ("f/x", Errno::NOTDIR),
     ];
     for (index, (path, _)) in cases.iter().enumerate() {
-        bare(s, &lower, &index.to_string(), 4, &format!("/{path}"));
+        s.metadata_only(&lower, &index.to_string(), 4, &format!("/{path}"));
     }
     let m = s.mount();
     for (index, (_, errno)) in cases.iter().enumerate() {
@@ -97,7 +88,7 @@ fn first_of_several_layers(s: &mut Sandbox) {
     s.add_data().file("b", "third").file("c/d", "third_");
     let lower = s.lower();
     for name in ["a", "b", "c/d"] {
-        bare(s, &lower, name, 6, &format!("/{name}"));
+        s.metadata_only(&lower, name, 6, &format!("/{name}"));
     }
     let m = s.mount();
     assert_eq!((m.text("b"), m.text("c/d")), ("second".into(), "third_".into()));
@@ -108,7 +99,7 @@ fn changes_copy_everything(s: &mut Sandbox) {
     s.add_data().file("x", [7; 50_000]);
     let lower = s.lower();
     for name in ["chmod", "rename", "append", "truncate"] {
-        bare(s, &lower, name, 50_000, "/x");
+        s.metadata_only(&lower, name, 50_000, "/x");
         lower.chmod(name, 0o644).set_xattr(name, "user.a", "1");
     }
     let m = s.mount();
@@ -135,8 +126,8 @@ fn changes_copy_everything(s: &mut Sandbox) {
 fn only_absolute_redirects(s: &mut Sandbox) {
     s.add_data().file("f", "").file("g", "");
     let lower = s.lower();
-    bare(s, &lower, "f", 4, "");
-    bare(s, &lower, "h", 4, "g");
+    s.metadata_only(&lower, "f", 4, "");
+    s.metadata_only(&lower, "h", 4, "g");
     let m = s.mount();
     for name in ["f", "h"] {
         assert_errno(rustix::fs::stat(m.at(name)).map(drop), Errno::PERM);
@@ -148,10 +139,10 @@ fn only_from_the_lowest_layer(s: &mut Sandbox) {
     s.add_data().file("x", "data");
     s.lower().dir("d");
     let top = s.add_lower();
-    bare(s, &top, "f", 4, "/x");
-    bare(s, &top, "only/f", 4, "/x");
+    s.metadata_only(&top, "f", 4, "/x");
+    s.metadata_only(&top, "only/f", 4, "/x");
     let upper = s.upper();
-    bare(s, &upper, "u", 4, "/x");
+    s.metadata_only(&upper, "u", 4, "/x");
     let m = s.mount();
     for name in ["f", "only/f", "u"] {
         assert_errno(rustix::fs::stat(m.at(name)).map(drop), Errno::PERM);
@@ -162,7 +153,7 @@ fn only_from_the_lowest_layer(s: &mut Sandbox) {
 fn without_upper(s: &mut Sandbox) {
     s.add_data().file("x", "data");
     let lower = s.lower();
-    bare(s, &lower, "f", 4, "/x");
+    s.metadata_only(&lower, "f", 4, "/x");
     s.without_upper();
     let m = s.mount();
     assert_eq!(m.text("f"), "data");
@@ -171,7 +162,7 @@ fn without_upper(s: &mut Sandbox) {
 fn nofollow(s: &mut Sandbox) {
     s.add_data().file("x", "data");
     let lower = s.lower();
-    bare(s, &lower, "f", 4, "/x");
+    s.metadata_only(&lower, "f", 4, "/x");
     s.option("redirect_dir=nofollow");
     let m = s.mount();
     assert_eq!(m.text("f"), "data");
@@ -183,17 +174,10 @@ fn changes_with_metacopy(s: &mut Sandbox) {
     s.add_data().file("x", "data").file("y", "more");
     s.lower().dir("d");
     let top = s.add_lower();
-    bare(s, &top, "f", 4, "/x");
-    bare(s, &top, "g", 4, "/y");
-    bare(s, &top, "lost", 4, "/none");
-    s.option("metacopy=on");
-    if s.context() != Context::root {
-        s.kernel_disagrees("the kernel refuses metacopy=on with userxattr");
-        if backend() == Backend::Kernel {
-            return;
-        }
-    }
-    let m = s.mount();
+    s.metadata_only(&top, "f", 4, "/x");
+    s.metadata_only(&top, "g", 4, "/y");
+    s.metadata_only(&top, "lost", 4, "/none");
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("f", 0o600);
     m.rename("f", "d/f");
     assert_errno(rustix::fs::chmod(m.at("lost"), 0o600.into()), Errno::NOENT);
@@ -213,7 +197,7 @@ fn listing_and_names(s: &mut Sandbox) {
     s.add_data().file("x", "data");
     let lower = s.lower();
     for index in 0..20 {
-        bare(s, &lower, &format!("d/{index}"), 4, "/x");
+        s.metadata_only(&lower, &format!("d/{index}"), 4, "/x");
     }
     s.kernel_splits_links();
     let m = s.mount();

@@ -19,18 +19,6 @@ mounted_tests! {
     [user]: refused_to_ordinary_users;
 }
 
-/// Mounts with `index=on`; `None` where the kernel cannot, which has none in a user namespace.
-fn mount_index(s: &mut Sandbox) -> Option<Tree> {
-    s.option("index=on");
-    if s.context() != Context::root {
-        s.kernel_disagrees("the kernel has no index in a user namespace");
-        if backend() == Backend::Kernel {
-            return None;
-        }
-    }
-    Some(s.mount())
-}
-
 /// A file with the names `a`, `b` and `d/c`.
 fn three_names(s: &Sandbox) {
     s.lower().file("a", "x").dir("d").link("a", "b").link("a", "d/c");
@@ -64,7 +52,7 @@ fn nlink(s: &Sandbox) -> String {
 
 fn names_stay_one_file(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     assert_one(&m, &["a", "b", "d/c"], "x");
     let number = m.ino("a");
     m.append("b", "+");
@@ -78,7 +66,7 @@ fn names_stay_one_file(s: &mut Sandbox) {
 
 fn open_files_follow(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     let mut readers = ["a", "b", "d/c"].map(|name| m.open(name, OFlags::RDONLY));
     m.append("d/c", "+");
     for mut reader in &readers {
@@ -99,7 +87,7 @@ fn open_files_follow(s: &mut Sandbox) {
 
 fn removed_one_after_another(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.unlink("b");
     assert_one(&m, &["a", "d/c"], "x");
     assert!(s.upper().is_whiteout("b"));
@@ -119,7 +107,7 @@ fn removed_one_after_another(s: &mut Sandbox) {
 
 fn removed_while_open(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     let mut file = m.open("a", OFlags::RDWR);
     for (left, name) in [(2, "a"), (1, "d/c"), (0, "b")] {
         m.unlink(name);
@@ -135,7 +123,7 @@ fn removed_while_open(s: &mut Sandbox) {
 
 fn renamed_away(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.rename("b", "d/e");
     assert_one(&m, &["a", "d/c", "d/e"], "x");
     assert!(s.upper().is_whiteout("b") && !s.upper().exists("a"));
@@ -149,7 +137,7 @@ fn renamed_away(s: &mut Sandbox) {
 fn renamed_over(s: &mut Sandbox) {
     three_names(s);
     s.lower().file("other", "other").link("other", "d/more");
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.write("new", "new");
     m.rename("new", "b");
     assert_one(&m, &["a", "d/c"], "x");
@@ -167,7 +155,7 @@ fn renamed_over(s: &mut Sandbox) {
 fn exchanged(s: &mut Sandbox) {
     three_names(s);
     s.lower().file("other", "other").link("other", "d/more");
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     renameat_with(CWD, m.at("a"), CWD, m.at("d/more"), RenameFlags::EXCHANGE).unwrap();
     assert_one(&m, &["b", "d/c", "d/more"], "x");
     assert_one(&m, &["a", "other"], "other");
@@ -179,7 +167,7 @@ fn exchanged(s: &mut Sandbox) {
 
 fn linked_again(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.link("b", "d/e");
     assert_one(&m, &["a", "b", "d/c", "d/e"], "x");
     m.unlink("a");
@@ -201,7 +189,7 @@ fn linked_again(s: &mut Sandbox) {
 
 fn in_directories_of_their_own(s: &mut Sandbox) {
     s.lower().file("p/q/a", "x").dir("r/s").link("p/q/a", "r/s/b").mtime("r/s", 1_000_000_000, 7);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.append("r/s/b", "+");
     assert_eq!(m.mtime_of("r/s"), (1_000_000_000, 7));
     assert_eq!(m.names("p/q"), ["a"]);
@@ -216,7 +204,7 @@ fn in_directories_of_their_own(s: &mut Sandbox) {
 
 fn found_after_a_remount(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.append("a", "+");
     for first in ["a", "b", "d/c"] {
         let m = s.remount();
@@ -234,7 +222,7 @@ fn found_after_a_remount(s: &mut Sandbox) {
 
 fn one_name_has_no_entry(s: &mut Sandbox) {
     s.lower().file("f", "x").dir("d").symlink("t", "l");
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.append("f", "+");
     m.chmod("d", 0o700).chown("l", 0, 0);
     m.link("f", "g");
@@ -248,7 +236,7 @@ fn in_two_layers(s: &mut Sandbox) {
     let top = s.add_lower();
     std::fs::hard_link(s.lower().at("a"), top.at("b")).unwrap();
     top.whiteout("hidden");
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     assert_one(&m, &["a", "b"], "x");
     m.append("b", "+");
     assert_one(&m, &["a", "b"], "x+");
@@ -259,7 +247,7 @@ fn in_two_layers(s: &mut Sandbox) {
 
 fn special_files(s: &mut Sandbox) {
     s.lower().symlink("t", "l").fifo("p").link("l", "l2").link("p", "p2");
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.chmod("p", 0o600).chown("l2", 1, 1);
     if s.context() == Context::root {
         assert_eq!((m.mode("p2"), m.owner("l")), (0o600, (1, 1)));
@@ -278,7 +266,7 @@ fn special_files(s: &mut Sandbox) {
 
 fn new_directory_is_opaque(s: &mut Sandbox) {
     s.lower().dir("d");
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.mkdir("d/new");
     m.mkdir("d/new/sub");
     let opaque = |path| s.upper().xattr(path, s.overlay_xattr("opaque")).is_some();
@@ -288,7 +276,7 @@ fn new_directory_is_opaque(s: &mut Sandbox) {
 fn in_a_moved_directory(s: &mut Sandbox) {
     s.lower().file("d/a", "x").dir("e").link("d/a", "d/b").link("d/a", "e/c");
     s.option("redirect_dir=on");
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.rename("d", "moved");
     m.append("moved/b", "+");
     assert_one(&m, &["e/c", "moved/a", "moved/b"], "x+");
@@ -303,7 +291,7 @@ fn in_a_moved_directory(s: &mut Sandbox) {
 
 fn other_layers_are_refused(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.append("a", "+");
     s.unmount();
     let spec = s.spec();
@@ -319,7 +307,7 @@ fn other_layers_are_refused(s: &mut Sandbox) {
 
 fn foreign_entries_are_refused(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.append("a", "+");
     s.unmount();
     let index = s.work().sub("index");
@@ -333,7 +321,7 @@ fn foreign_entries_are_refused(s: &mut Sandbox) {
 
 fn leftovers_are_removed(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.append("a", "+");
     s.unmount();
     let index = s.work().sub("index");
@@ -359,7 +347,7 @@ fn leftovers_are_removed(s: &mut Sandbox) {
 
 fn entry_without_names_in_upper(s: &mut Sandbox) {
     three_names(s);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.append("a", "+");
     s.unmount();
     // As a crash between the two links leaves it.
@@ -376,7 +364,7 @@ fn entry_without_names_in_upper(s: &mut Sandbox) {
 fn read_only_files(s: &mut Sandbox) {
     three_names(s);
     s.lower().chmod("a", 0o400).mtime("a", 1_000_000_000, 7);
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     m.unlink("b");
     m.link("a", "e");
     assert_eq!((m.mode("d/c"), m.mtime_of("d/c"), m.nlink("e")), (0o400, (1_000_000_000, 7), 3));
@@ -422,7 +410,7 @@ fn killed_at_any_moment(s: &mut Sandbox) {
         lower.file(format!("a{i}"), "x").file(format!("other{i}"), "other");
         lower.link(format!("a{i}"), format!("b{i}")).link(format!("a{i}"), format!("d/c{i}"));
     }
-    mount_index(s);
+    s.mount_where_trusted("index=on");
     // Without privileges a crash may leave a name too many in the count.
     let exact = s.context() == Context::root;
     for round in 0..4 {
@@ -482,7 +470,7 @@ fn many_at_once(s: &mut Sandbox) {
         let a = format!("a{i}");
         s.lower().file(&a, "x").link(&a, format!("d/b{i}")).link(&a, format!("e/c{i}"));
     }
-    let Some(m) = mount_index(s) else { return };
+    let Some(m) = s.mount_where_trusted("index=on") else { return };
     std::thread::scope(|scope| {
         let threads = [0, 1, 2, 3].map(|thread| {
             scope.spawn({

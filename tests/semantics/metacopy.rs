@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{CWD, OFlags, RenameFlags, XattrFlags, fstat, renameat_with};
 use rustix::io::Errno;
 
-use crate::common::{Backend, Context, Sandbox, Tree, assert_errno, backend};
+use crate::common::{Sandbox, assert_errno};
 
 mounted_tests! {
     [root userns user]:
@@ -22,19 +22,6 @@ mounted_tests! {
 
 const DATA: &[u8] = &[7; 100_000];
 
-/// Mounts with `metacopy=on`; `None` where the kernel cannot, which takes it not beside
-/// `userxattr`.
-fn mount(s: &mut Sandbox) -> Option<Tree> {
-    s.option("metacopy=on");
-    if s.context() != Context::root {
-        s.kernel_disagrees("the kernel refuses metacopy=on with userxattr");
-        if backend() == Backend::Kernel {
-            return None;
-        }
-    }
-    Some(s.mount())
-}
-
 /// Whether `path` of upper holds metadata only.
 #[track_caller]
 fn is_bare(s: &Sandbox, path: &str) -> bool {
@@ -49,22 +36,13 @@ fn redirect(s: &Sandbox, path: &str) -> Option<String> {
     Some(String::from_utf8(value).unwrap())
 }
 
-/// Makes `path` of a layer a metadata-only file of `size` bytes, with a redirect unless that is empty.
-fn bare(s: &Sandbox, layer: &Tree, path: &str, size: u64, redirect: &str) {
-    layer.file(path, "").truncate(path, size);
-    layer.set_xattr(path, s.overlay_xattr("metacopy"), "");
-    if !redirect.is_empty() {
-        layer.set_xattr(path, s.overlay_xattr("redirect"), redirect);
-    }
-}
-
 fn metadata_changes_leave_the_data(s: &mut Sandbox) {
     let names = ["chmod", "mtime", "xattr", "link", "rename", "chown"];
     for name in names {
         s.lower().file(name, DATA).mtime(name, 1_000_000_000, 7);
     }
     let blocks = s.lower().stat("chmod").st_blocks;
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     let inos = names.map(|name| m.ino(name));
     m.chmod("chmod", 0o600);
     m.mtime("mtime", 1_000_000_000, 8);
@@ -89,7 +67,7 @@ fn metadata_changes_leave_the_data(s: &mut Sandbox) {
 
 fn empty_file(s: &mut Sandbox) {
     s.lower().file("f", "").mtime("f", 1_000_000_000, 7);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("f", 0o600);
     assert!(is_bare(s, "f"));
     assert_eq!(m.stat("f").st_blocks, 0);
@@ -102,7 +80,7 @@ fn writing_brings_the_data(s: &mut Sandbox) {
     for name in ["opened", "appended", "written", "shared"] {
         s.lower().file(name, DATA);
     }
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     for name in ["opened", "appended", "written", "shared"] {
         m.chmod(name, 0o600);
     }
@@ -128,7 +106,7 @@ fn writing_brings_the_data(s: &mut Sandbox) {
 
 fn truncating_open(s: &mut Sandbox) {
     s.lower().file("bare", DATA).file("low", DATA);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("bare", 0o640);
     for name in ["bare", "low"] {
         m.open(name, OFlags::WRONLY | OFlags::TRUNC).write_all(b"new").unwrap();
@@ -143,7 +121,7 @@ fn truncate_to_a_length(s: &mut Sandbox) {
     for size in sizes {
         s.lower().file(format!("{size}"), DATA).mtime(format!("{size}"), 1_000_000_000, 7);
     }
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     for size in sizes {
         let name = size.to_string();
         m.chmod(&name, 0o600);
@@ -158,7 +136,7 @@ fn truncate_to_a_length(s: &mut Sandbox) {
 
 fn open_files_follow(s: &mut Sandbox) {
     s.lower().file("f", "lower");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     let read = |file: &std::fs::File| {
         let mut bytes = [0; 16];
         let len = file.read_at(&mut bytes, 0).unwrap();
@@ -180,7 +158,7 @@ fn open_files_follow(s: &mut Sandbox) {
 
 fn set_id_bits_stay(s: &mut Sandbox) {
     s.lower().file("f", DATA).chmod("f", 0o6755).file("low", DATA).chmod("low", 0o4711);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.mtime("f", 1, 1);
     drop(m.open("f", OFlags::WRONLY));
     drop(m.open("low", OFlags::WRONLY));
@@ -192,7 +170,7 @@ fn capability_stays(s: &mut Sandbox) {
     let mut capability = 0x0200_0001_u32.to_le_bytes().to_vec();
     capability.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     s.lower().file("f", DATA).set_xattr("f", "security.capability", &capability);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("f", 0o711);
     assert_eq!(m.xattr("f", "security.capability").as_ref(), Some(&capability));
     drop(m.open("f", OFlags::WRONLY));
@@ -202,7 +180,7 @@ fn capability_stays(s: &mut Sandbox) {
 
 fn redirects(s: &mut Sandbox) {
     s.lower().file("same", "same").file("cross", "cross").file("p/link", "link").dir("q");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.rename("same", "renamed");
     m.rename("cross", "q/crossed");
     m.link("p/link", "q/linked");
@@ -225,7 +203,7 @@ fn redirects(s: &mut Sandbox) {
 
 fn redirect_of_a_hard_link(s: &mut Sandbox) {
     s.lower().file("d/a", "x").link("d/a", "d/b");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.rename("d/a", "d/c");
     assert_eq!(redirect(s, "d/c").as_deref(), Some("/d/a"));
     assert_eq!((m.nlink("d/c"), m.nlink("d/b"), m.text("d/c")), (1, 2, "x".into()));
@@ -234,7 +212,7 @@ fn redirect_of_a_hard_link(s: &mut Sandbox) {
 
 fn exchange(s: &mut Sandbox) {
     s.lower().file("a", "a").file("d/b", "b").file("low/x", "");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     renameat_with(CWD, m.at("a"), CWD, m.at("d/b"), RenameFlags::EXCHANGE).unwrap();
     assert_eq!((redirect(s, "a"), redirect(s, "d/b")), (Some("/d/b".into()), Some("/a".into())));
     renameat_with(CWD, m.at("a"), CWD, m.at("low"), RenameFlags::EXCHANGE).unwrap();
@@ -247,7 +225,7 @@ fn exchange(s: &mut Sandbox) {
 
 fn below_renamed_directories(s: &mut Sandbox) {
     s.lower().file("p/d/f", "f").file("p/d/g", "g").dir("q");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("p/d/f", 0o600);
     m.rename("p/d", "p/e");
     m.rename("p", "q/r");
@@ -262,7 +240,7 @@ fn below_renamed_directories(s: &mut Sandbox) {
 
 fn names_of_one_file(s: &mut Sandbox) {
     s.lower().file("a", "data");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.link("a", "b");
     let m = s.remount();
     let reader = m.open("a", OFlags::RDONLY);
@@ -275,7 +253,7 @@ fn names_of_one_file(s: &mut Sandbox) {
 
 fn unlinked(s: &mut Sandbox) {
     s.lower().file("read", "read").file("change", "change").file("write", "write");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     for name in ["read", "change", "write"] {
         m.chmod(name, 0o640);
     }
@@ -300,7 +278,7 @@ fn listed_first(s: &mut Sandbox) {
     for index in 0..6 {
         s.add_lower().file(format!("d/{index}"), index.to_string());
     }
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     for index in 0..6 {
         m.chmod(format!("d/{index}"), 0o600);
     }
@@ -316,14 +294,14 @@ fn listed_first(s: &mut Sandbox) {
 fn through_lowers(s: &mut Sandbox) {
     s.lower().file("x/f", "data").file("g", "lower").file("old", "moved");
     let middle = s.add_lower();
-    bare(s, &middle, "f", 4, "/x/f");
-    bare(s, &middle, "g", 5, "");
-    bare(s, &middle, "new", 5, "old");
+    s.metadata_only(&middle, "f", 4, "/x/f");
+    s.metadata_only(&middle, "g", 5, "");
+    s.metadata_only(&middle, "new", 5, "old");
     middle.chmod("g", 0o640).whiteout("old");
     let top = s.add_lower();
-    bare(s, &top, "deep/f", 4, "/f");
+    s.metadata_only(&top, "deep/f", 4, "/f");
     top.chmod("deep/f", 0o604);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     let texts = ["f", "g", "new", "deep/f"].map(|path| m.text(path));
     assert_eq!(texts, ["data", "lower", "moved", "data"]);
     assert_eq!((m.mode("g"), m.mode("deep/f")), (0o640, 0o604));
@@ -348,10 +326,10 @@ fn hidden_data(s: &mut Sandbox) {
     middle.whiteout("gone");
     let upper = s.upper();
     for name in ["gone", "opaque/f", "fifo", "dir", "nowhere", "pure/f"] {
-        bare(s, &upper, name, 5, "");
+        s.metadata_only(&upper, name, 5, "");
     }
     upper.set_xattr("opaque", s.overlay_xattr("opaque"), "y");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     for name in ["gone", "opaque/f", "fifo", "dir", "nowhere", "pure/f"] {
         assert_errno(rustix::fs::stat(m.at(name)).map(drop), Errno::IO);
     }
@@ -369,7 +347,7 @@ fn malformed(s: &mut Sandbox) {
         s.upper().file(index.to_string(), "").set_xattr(index.to_string(), &name, value);
         s.upper().truncate(index.to_string(), 5);
     }
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     for index in ["0", "1"] {
         assert_errno(rustix::fs::stat(m.at(index)).map(drop), Errno::IO);
     }
@@ -392,9 +370,9 @@ fn redirects_that_lead_nowhere(s: &mut Sandbox) {
         ("d/f", Errno::INVAL),
     ];
     for (index, (path, _)) in cases.iter().enumerate() {
-        bare(s, &upper, &index.to_string(), 4, path);
+        s.metadata_only(&upper, &index.to_string(), 4, path);
     }
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     for (index, (_, errno)) in cases.iter().enumerate() {
         assert_errno(rustix::fs::stat(m.at(index.to_string())).map(drop), *errno);
     }
@@ -403,7 +381,7 @@ fn redirects_that_lead_nowhere(s: &mut Sandbox) {
 
 fn sync(s: &mut Sandbox) {
     s.lower().file("f", DATA);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("f", 0o600);
     let file = m.open("f", OFlags::RDONLY);
     rustix::fs::fsync(&file).unwrap();
@@ -414,7 +392,7 @@ fn sync(s: &mut Sandbox) {
 
 fn seeks_and_copies(s: &mut Sandbox) {
     s.lower().file("f", DATA).truncate("f", 1 << 20);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("f", 0o600);
     let file = m.open("f", OFlags::RDONLY);
     assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)), Ok(0));
@@ -432,7 +410,7 @@ fn holes(s: &mut Sandbox) {
     s.lower().file("f", "").truncate("f", 64 << 20);
     s.lower().open("f", OFlags::WRONLY).write_all_at(b"middle", 20 << 20).unwrap();
     let blocks = s.lower().stat("f").st_blocks;
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("f", 0o600);
     assert_eq!(m.stat("f").st_blocks, blocks);
     drop(m.open("f", OFlags::WRONLY));
@@ -451,7 +429,7 @@ fn ordinary_names(s: &mut Sandbox) {
         s.overlay_xattr("overlay.metacopy"),
         "v",
     );
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.set_xattr("f", &name, "value");
     assert_eq!(m.xattr("f", &name).as_deref(), Some(&b"value"[..]));
     assert_eq!(m.xattr("low", &name).as_deref(), Some(&b"v"[..]));
@@ -468,7 +446,7 @@ fn two_threads(s: &mut Sandbox) {
     for index in 0..40 {
         s.lower().file(index.to_string(), DATA);
     }
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     // It may be away for a moment, under its other name.
     let chmod = |name: String| match rustix::fs::chmod(m.at(name), 0o600.into()) {
         Ok(()) | Err(Errno::NOENT) => {}
@@ -503,7 +481,7 @@ fn out_of_descriptors(s: &mut Sandbox) {
         s.lower().file(format!("{}/{index}", index % 10), index.to_string());
     }
     s.max_descriptors(64);
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     let path = |index: i32| format!("{}/{index}", index % 10);
     for index in 0..100 {
         m.chmod(path(index), 0o600);
@@ -518,7 +496,7 @@ fn out_of_descriptors(s: &mut Sandbox) {
 
 fn replaced(s: &mut Sandbox) {
     s.lower().file("a", "a").file("b", "b");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("a", 0o600);
     let old = m.open("b", OFlags::RDONLY);
     m.rename("a", "b");
@@ -534,10 +512,10 @@ fn replaced(s: &mut Sandbox) {
 fn read_only(s: &mut Sandbox) {
     s.lower().file("f", "data").file("x", "");
     let top = s.add_lower();
-    bare(s, &top, "f", 4, "");
-    bare(s, &top, "lost", 4, "");
+    s.metadata_only(&top, "f", 4, "");
+    s.metadata_only(&top, "lost", 4, "");
     s.without_upper();
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     assert_eq!(m.text("f"), "data");
     assert_errno(rustix::fs::stat(m.at("lost")).map(drop), Errno::IO);
     assert_errno(rustix::fs::chmod(m.at("f"), 0o600.into()), Errno::ROFS);
@@ -546,7 +524,7 @@ fn read_only(s: &mut Sandbox) {
 
 fn on_disk(s: &mut Sandbox) {
     s.lower().file("d/f", DATA).file("d/k", "").link("d/k", "d/l").dir("e");
-    let Some(m) = mount(s) else { return };
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     m.chmod("d/f", 0o600);
     m.rename("d/f", "e/f");
     m.rename("d/k", "d/m");
@@ -568,8 +546,8 @@ fn on_disk(s: &mut Sandbox) {
 fn off_refuses(s: &mut Sandbox) {
     s.lower().file("f", "lower").file("g", "lower");
     let upper = s.upper();
-    bare(s, &upper, "f", 5, "");
-    bare(s, &upper, "lost", 5, "");
+    s.metadata_only(&upper, "f", 5, "");
+    s.metadata_only(&upper, "lost", 5, "");
     let m = s.mount();
     assert_errno(rustix::fs::stat(m.at("f")).map(drop), Errno::PERM);
     assert_errno(rustix::fs::stat(m.at("lost")).map(drop), Errno::PERM);
@@ -586,8 +564,8 @@ fn default_refuses(s: &mut Sandbox) {
 fn number_of_the_path(s: &mut Sandbox) {
     s.lower().file("f", "f").file("g", "g");
     let upper = s.upper();
-    bare(s, &upper, "h", 1, "/g");
-    let Some(m) = mount(s) else { return };
+    s.metadata_only(&upper, "h", 1, "/g");
+    let Some(m) = s.mount_where_trusted("metacopy=on") else { return };
     assert_eq!(m.ino("h"), s.lower().ino("g"));
     m.rename("f", "r");
     let m = s.remount();

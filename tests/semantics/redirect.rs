@@ -3,7 +3,7 @@
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::common::{Backend, Context, Sandbox, Tree, assert_errno, backend};
+use crate::common::{Sandbox, Tree, assert_errno};
 
 mounted_tests! {
     [root userns user]:
@@ -34,13 +34,11 @@ fn plain(m: &Tree, from: &str, to: &str) -> rustix::io::Result<()> {
 /// Mounts with `redirect_dir=value`; `None` where the kernel cannot, which takes
 /// no such option beside `userxattr`.
 fn mount_with(s: &mut Sandbox, value: &str) -> Option<Tree> {
-    s.option(&format!("redirect_dir={value}"));
-    if s.context() != Context::root && value != "nofollow" {
-        s.kernel_disagrees("the kernel refuses redirect_dir= with userxattr");
-        if backend() == Backend::Kernel {
-            return None;
-        }
+    let option = format!("redirect_dir={value}");
+    if value != "nofollow" {
+        return s.mount_where_trusted(&option);
     }
+    s.option(&option);
     Some(s.mount())
 }
 
