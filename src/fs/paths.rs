@@ -117,7 +117,11 @@ impl Fs {
         Ok(DirFd::Cached(fd))
     }
 
-    fn layer_root(&self, layer: LayerId) -> Result<BorrowedFd<'_>> {
+    /// The root of `layer`.
+    ///
+    /// # Errors
+    /// `EROFS` where there is no upper.
+    pub(super) fn layer_root(&self, layer: LayerId) -> Result<BorrowedFd<'_>> {
         match layer.is_upper() {
             true => Ok(self.upper()?.root()),
             false => Ok(self.lower(layer)?.root()),

@@ -11,14 +11,15 @@ use crate::sys::{self, At, Errno, Kind, Result, list};
 use crate::union::LayerId;
 use crate::union::listing::{LayerEntry, Listing};
 use parking_lot::RwLockWriteGuard;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Names looked up in a directory of many layers before it gets its index.
-const MISSES_BEFORE_INDEX: u32 = 8;
 /// Layers from which an index pays for lookups.
 const LAYERS_FOR_INDEX: usize = 4;
+/// Layers asked for names, all lookups in a directory together, before it gets its index: listing a
+/// layer costs about as much as asking it twice, or more often where it holds many names.
+const ASKED_BEFORE_INDEX: usize = 32;
 /// Names fetched from a listing at once.
 const BATCH: usize = 128;
 
@@ -130,8 +131,10 @@ impl Fs {
     /// Builds the index of a directory of many layers after a few lookups in it.
     pub(super) fn index_if_busy(&self, node: &Arc<Node>) {
         let Ok(dir) = node.dir() else { return };
-        if dir.stack.len() < LAYERS_FOR_INDEX
-            || dir.misses.fetch_add(1, Ordering::Relaxed) != MISSES_BEFORE_INDEX
+        let layers = dir.stack.len();
+        let lookups = (ASKED_BEFORE_INDEX / layers.max(1)).max(2);
+        if layers < LAYERS_FOR_INDEX
+            || dir.misses.fetch_add(1, Ordering::Relaxed) as usize != lookups
         {
             return;
         }
@@ -187,29 +190,42 @@ impl Fs {
         let dir = node.dir()?;
         let mut listing = Listing::default();
         if node.in_upper() {
-            self.add_layer(&mut listing, node, LayerId::UPPER, false)?;
+            let fd = self.dir_fd(node, LayerId::UPPER)?;
+            self.add_layer(&mut listing, LayerId::UPPER, (fd.as_fd(), b""), false)?;
         }
         let last = dir.stack.len().saturating_sub(1);
         for (i, slot) in dir.stack.iter().enumerate() {
             let xwhiteouts = slot.xwhiteouts && i != last;
-            self.add_layer(&mut listing, node, slot.layer, xwhiteouts)?;
+            // Of many layers few hold what will be looked up: only theirs are worth a descriptor.
+            let (cached, root);
+            let from = match dir.stack.len() < LAYERS_FOR_INDEX {
+                true => {
+                    cached = self.dir_fd(node, slot.layer)?;
+                    (cached.as_fd(), &b""[..])
+                }
+                false => {
+                    root = self.layer_root(slot.layer)?;
+                    (root, &*slot.path)
+                }
+            };
+            self.add_layer(&mut listing, slot.layer, from, xwhiteouts)?;
         }
         listing.shrink();
         Ok(listing)
     }
 
+    /// Adds what `layer` holds in a directory, given as a descriptor and the path from there.
     fn add_layer(
         &self,
         listing: &mut Listing,
-        node: &Node,
         layer: LayerId,
+        (from, path): (BorrowedFd<'_>, &[u8]),
         xwhiteouts: bool,
     ) -> Result<()> {
-        let fd = self.dir_fd(node, layer)?;
+        let fd = self.with_descriptors(|| list::open(from, path))?;
         let dot_wh = self.dot_wh;
         let mut hidden = Vec::new();
-        let open = || list::open(fd.as_fd());
-        list::for_each_of(self.with_descriptors(open)?, |entry| {
+        list::for_each_of(fd.as_fd(), |entry| {
             if dot_wh && dot_wh::is_mark(entry.name) {
                 hidden.extend(dot_wh::hidden_by(entry.name).map(<[u8]>::to_vec));
                 return Ok(());

@@ -1,8 +1,9 @@
 //! Reading a directory.
 
+use super::node::open_dir_as;
 use super::{Errno, Result};
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, OFlags, RawDir};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What a directory says of one entry.
 #[derive(Debug, Clone, Copy)]
@@ -15,14 +16,14 @@ pub struct RawEntry<'a> {
     pub ino: u64,
 }
 
-/// Opens `dir` (any descriptor of a directory, `O_PATH` too) for [`for_each_of`].
+/// Opens the directory `path` below `dir` (any descriptor of a directory, `O_PATH` too; empty:
+/// itself) for [`for_each_of`], as [`open_dir_path`](super::node::open_dir_path) does.
 ///
 /// # Errors
-/// Those of openat(2).
-pub fn open(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::openat(dir, c".", flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => rustix::fs::openat(dir, c".", flags, Mode::empty()),
+/// Those of openat2(2).
+pub fn open(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
+    match open_dir_as(dir, path, OFlags::RDONLY | OFlags::NOATIME) {
+        Err(Errno::PERM) => open_dir_as(dir, path, OFlags::RDONLY),
         opened => opened,
     }
 }
@@ -33,14 +34,17 @@ pub fn open(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// # Errors
 /// Those of openat(2), getdents64(2), and what `visit` gives.
 pub fn for_each(dir: BorrowedFd<'_>, visit: impl FnMut(RawEntry<'_>) -> Result<()>) -> Result<()> {
-    for_each_of(open(dir)?, visit)
+    for_each_of(open(dir, b"")?.as_fd(), visit)
 }
 
 /// [`for_each`] for a directory that [`open`] opened.
 ///
 /// # Errors
 /// Those of getdents64(2), and what `visit` gives.
-pub fn for_each_of(fd: OwnedFd, mut visit: impl FnMut(RawEntry<'_>) -> Result<()>) -> Result<()> {
+pub fn for_each_of(
+    fd: BorrowedFd<'_>,
+    mut visit: impl FnMut(RawEntry<'_>) -> Result<()>,
+) -> Result<()> {
     let mut buf = Vec::with_capacity(64 << 10);
     let mut raw = RawDir::new(fd, buf.spare_capacity_mut());
     while let Some(entry) = raw.next() {

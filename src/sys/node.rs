@@ -17,13 +17,19 @@ const CHUNK: usize = 4000;
 /// # Errors
 /// `ENOENT`, `ENOTDIR`, `ELOOP` (a symbolic link in `path`), `EMFILE`…
 pub fn open_dir_path(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
+    open_dir_as(root, path, OFlags::PATH)
+}
+
+/// [`open_dir_path`] with `access` (`O_PATH`, or `O_RDONLY` to list the directory) for the last one.
+pub(super) fn open_dir_as(root: BorrowedFd<'_>, path: &[u8], access: OFlags) -> Result<OwnedFd> {
     let mut rest = path;
     let mut dir: Option<OwnedFd> = None;
     loop {
         let (head, tail) = split_chunk(rest);
         let from = dir.as_ref().map_or(root, |fd| std::os::fd::AsFd::as_fd(fd));
         let name: &[u8] = if head.is_empty() { b"." } else { head };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let access = if tail.is_empty() { access } else { OFlags::PATH };
+        let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let next = open_beneath(from, name, flags)?;
         if tail.is_empty() {
             return Ok(next);
