@@ -26,7 +26,7 @@ pub const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 pub const DEFAULT_THREADS: usize = 8;
 
 /// Bytes that directory indexes may use before the least recently used are dropped.
-pub const DEFAULT_INDEX_BYTES: usize = 32 << 20;
+pub const DEFAULT_INDEX_BYTES: usize = 16 << 20;
 
 /// A whole mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

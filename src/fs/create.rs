@@ -207,15 +207,15 @@ impl Fs {
         let link = Link { parent: Arc::clone(parent), name: name.into() };
         let ino = self.shown_ino(LayerId::UPPER, stat.ino);
         let stack = (kind == Kind::Dir).then(Vec::new);
-        let id = self.nodes.next_id();
-        let node = Arc::new(Node::new(id, kind, ino, LayerId::UPPER, Some(link), stack));
-        node.settle();
-        node.learn_protection(Protection::default());
-        self.nodes.insert(Arc::clone(&node));
+        let made =
+            self.nodes.make(|id| Node::new(id, kind, ino, LayerId::UPPER, Some(link), stack));
+        made.settle();
+        made.learn_protection(Protection::default());
+        let node = made.enter();
         match self.names.enter_new(&node) {
-            None => Ok(Entry { id, attr: self.shown(&node, stat) }),
+            None => Ok(Entry { id: node.id, attr: self.shown(&node, stat) }),
             Some(existing) => {
-                self.nodes.remove(id);
+                self.nodes.remove(node.id);
                 self.entry(existing)
             }
         }

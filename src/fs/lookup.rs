@@ -2,6 +2,7 @@
 
 use super::index::Indexed;
 use super::node::{Link, Node};
+use super::node_table::NewNode;
 use super::resolve::Resolved;
 use super::{Entry, Fs, HardLinks};
 use crate::sys::{self, Errno, Kind, Result, Stat};
@@ -71,7 +72,7 @@ impl Fs {
         let link = Link { parent: Arc::clone(parent), name: name.into() };
         let node = match self.shared_by(&object) {
             Some(key) => self.hard_link_node(key, &link, object)?,
-            None => self.insert_node(self.new_node(&link, object, None)?),
+            None => self.new_node(&link, object, None)?.enter(),
         };
         self.revive(&node);
         if let Some(existing) = self.names.link(&node, link) {
@@ -89,9 +90,14 @@ impl Fs {
     }
 
     /// A node for the object that `link` names.
-    fn new_node(&self, link: &Link, object: Resolved, indexed: Option<Indexed>) -> Result<Node> {
+    fn new_node(
+        &self,
+        link: &Link,
+        object: Resolved,
+        indexed: Option<Indexed>,
+    ) -> Result<NewNode<'_>> {
         let ino = self.ino_of(&link.parent, &link.name, &object, indexed.as_ref())?;
-        let (id, kind) = (self.nodes.next_id(), object.stat.kind());
+        let kind = object.stat.kind();
         let data = match &indexed {
             Some(indexed) if !indexed.lacks_data => None,
             Some(_) if object.data.is_none() => {
@@ -102,7 +108,7 @@ impl Fs {
         let names_below = object.lower.map_or(1, |part| part.nlink);
         let stack = (kind == Kind::Dir).then_some(object.stack);
         let layer = if indexed.is_some() { LayerId::UPPER } else { object.layer };
-        let node = Node::new(id, kind, ino, layer, Some(link.clone()), stack);
+        let node = self.nodes.make(|id| Node::new(id, kind, ino, layer, Some(link.clone()), stack));
         if !layer.is_upper() {
             node.learn_protection(object.stat.protection);
         }
@@ -113,12 +119,6 @@ impl Fs {
             self.note_data(&node, data.with_names(names_below));
         }
         Ok(node)
-    }
-
-    fn insert_node(&self, node: Node) -> Arc<Node> {
-        let node = Arc::new(node);
-        self.nodes.insert(Arc::clone(&node));
-        node
     }
 
     /// By what the node of `object` is found under its other names, if it can have some: an upper
@@ -148,7 +148,7 @@ impl Fs {
             let known = known_link(&links, key);
             // Else it was perhaps copied up, and forgotten, since we looked.
             if known.is_none() && version == self.index_version() {
-                let node = self.insert_node(made);
+                let node = made.enter();
                 insert_weak(&mut links, key, &node);
                 return Ok(node);
             }

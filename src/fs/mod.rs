@@ -156,7 +156,7 @@ impl Fs {
             fixed_lowers: config.fixed_lowers,
             metacopy: config.metacopy,
             data: DashMap::new(),
-            nodes: NodeTable::new(Arc::new(root)),
+            nodes: NodeTable::new(root),
             ino_map,
             layers,
             names: Names::default(),
