@@ -11,7 +11,7 @@ use crate::common::{Sandbox, assert_errno, wait};
 
 mounted_tests! {
     [root userns]:
-        few_descriptors_many_directories, few_descriptors_many_open_files, descriptors_are_given_back,
+        few_descriptors_many_directories, few_descriptors_many_open_files, few_descriptors_many_removed_files, descriptors_are_given_back,
         many_layers, paths_longer_than_path_max, many_links_of_a_whiteout;
     [root]: no_space_in_copy_up, no_space_for_writing, no_inodes, statfs_is_the_uppers;
 }
@@ -60,6 +60,39 @@ fn few_descriptors_many_open_files(s: &mut Sandbox) {
         m.append(format!("f{index}"), "+");
     }
     assert_eq!(m.names("").len(), 500);
+}
+
+/// What is removed while it is open takes a descriptor of the daemon for itself. When they run out
+/// the file cannot be removed; it is never lost to who has it open.
+fn few_descriptors_many_removed_files(s: &mut Sandbox) {
+    for index in 0..100 {
+        s.lower().file(format!("f{index}"), format!("lower {index}"));
+    }
+    s.max_descriptors(64);
+    let m = s.mount();
+    let access = |index| if index % 2 == 0 { OFlags::RDONLY } else { OFlags::RDWR };
+    let open: Vec<File> = (0..100).map(|i| m.open(format!("f{i}"), access(i))).collect();
+    let removed = |index: usize| match std::fs::remove_file(m.at(format!("f{index}"))) {
+        Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => false,
+        done => done.map(|()| true).unwrap(),
+    };
+    let count = (0..100).filter(|&index| removed(index)).count();
+    assert!(count >= 20, "only {count} files could be removed");
+    for (index, file) in open.iter().enumerate() {
+        let mut content = [0; 20];
+        let read = rustix::io::pread(file, &mut content, 0).unwrap();
+        assert_eq!(content[..read], *format!("lower {index}").as_bytes());
+    }
+    // Others can be worked with meanwhile.
+    m.write("new", "new");
+    m.rename("new", "d");
+    drop(open);
+    for name in m.names("") {
+        wait::until("the daemon has its descriptors back", || {
+            std::fs::remove_file(m.at(&name)).is_ok()
+        });
+    }
+    assert_eq!(m.names(""), [""; 0]);
 }
 
 fn descriptors_are_given_back(s: &mut Sandbox) {
