@@ -197,6 +197,24 @@ impl Fs {
         self.no_open
     }
 
+    /// Lets go of the kernel, and lets others use the upper layer: there will be no more requests.
+    pub fn retire(&mut self) {
+        drop(self.notify.take());
+        self.layers.upper.iter().for_each(Upper::unlock);
+    }
+
+    /// Brings all that was changed to the disk, as the kernel does when an overlay is unmounted
+    /// (`fs/overlayfs/super.c: ovl_sync_fs`).
+    ///
+    /// # Errors
+    /// Those of syncfs(2).
+    pub fn sync(&self) -> Result<()> {
+        match &self.layers.upper {
+            Some(upper) if self.fsync != Fsync::Volatile => upper.sync(),
+            _ => Ok(()),
+        }
+    }
+
     /// The writable layer.
     ///
     /// # Errors
