@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::common::scratch::Filesystem;
@@ -13,7 +13,7 @@ mounted_tests! {
     [root userns]:
         few_descriptors_many_directories, few_descriptors_many_open_files, few_descriptors_many_removed_files, descriptors_are_given_back,
         many_layers, paths_longer_than_path_max, many_links_of_a_whiteout;
-    [root]: no_space_in_copy_up, no_space_for_writing, no_inodes, statfs_is_the_uppers;
+    [root]: no_space_in_copy_up, no_space_for_writing, no_inodes, whiteouts_without_inodes, statfs_is_the_uppers;
 }
 
 fn few_descriptors_many_directories(s: &mut Sandbox) {
@@ -243,6 +243,36 @@ fn no_inodes(s: &mut Sandbox) {
     }
     m.append("low", "+");
     assert_eq!(m.text("low"), "x+");
+    s.finish();
+}
+
+/// On a tmpfs every link takes an inode. What was to be shared serves where there is room for one.
+fn whiteouts_without_inodes(s: &mut Sandbox) {
+    let small = Filesystem::tmpfs("nr_inodes=24");
+    s.upper_in(small.path());
+    s.option("xino=on");
+    for index in 0..4 {
+        s.lower().file(format!("low{index}"), "x");
+    }
+    let m = s.mount();
+    let fill = |name: String| rustix::fs::mknodat(CWD, m.at(name), FileType::Fifo, Mode::RUSR, 0);
+    let mut made = 0;
+    while fill(format!("f{made}")).is_ok() {
+        made += 1;
+    }
+    assert_errno(std::fs::remove_file(m.at("low0")), Errno::NOSPC);
+    // Room for one, then for a link as well, then for none.
+    m.unlink("f0");
+    m.unlink("low0");
+    m.unlink("f1");
+    m.unlink("f2");
+    m.unlink("low1");
+    m.unlink("low2");
+    assert_errno(std::fs::remove_file(m.at("low3")), Errno::NOSPC);
+    for index in 3..made {
+        m.unlink(format!("f{index}"));
+    }
+    assert_eq!(m.names(""), ["low3"]);
     s.finish();
 }
 
