@@ -56,6 +56,7 @@ use crate::layer::{Lower, Upper};
 use crate::sys::{Errno, Kind, Result, Stat, identity};
 use crate::union::LayerId;
 use crate::union::ino::InoMap;
+use crate::union::path::LayerPath;
 use dashmap::DashMap;
 use node::{LowerDir, Names, Node, ROOT_ID};
 use node_table::NodeTable;
@@ -287,7 +288,7 @@ fn root_node(layers: &Layers, ino_map: InoMap) -> Result<Node> {
         .zip(1..)
         .map(|(lower, i)| LowerDir {
             layer: LayerId(i),
-            path: Arc::from(&b""[..]),
+            path: LayerPath::default(),
             xwhiteouts: lower.root_xwhiteouts,
         })
         .collect();

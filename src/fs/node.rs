@@ -14,6 +14,7 @@ use super::node_flags::INDEXED;
 use crate::sys::{Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::listing::Listing;
+use crate::union::path::LayerPath;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, RwLock};
 use std::hash::BuildHasher;
@@ -157,8 +158,8 @@ impl std::ops::Deref for Stack {
 pub struct LowerDir {
     /// The layer.
     pub layer: LayerId,
-    /// Its path from the layer's root, components separated by `/`; empty for the root.
-    pub path: Arc<[u8]>,
+    /// Its path from the layer's root.
+    pub path: LayerPath,
     /// It may hold whiteouts in attribute form.
     pub xwhiteouts: bool,
 }

@@ -10,8 +10,8 @@ use crate::layer::facts::{self, Found, Reading};
 use crate::sys::{At, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::lookup::{Facts, Lookup, Refused, Then};
+use crate::union::path::LayerPath;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// An object of the merged view, before it has a node.
@@ -112,7 +112,7 @@ impl Fs {
         let mut then = Then::Next;
         if ask_upper {
             let found = self.gather_upper(parent, name, self.more_below(&base, 1))?;
-            then = take(&mut lookup, &mut result, LayerId::UPPER, found, || Arc::from(&b""[..]))?;
+            then = take(&mut lookup, &mut result, LayerId::UPPER, found, LayerPath::default)?;
         }
         let mut next_layer = 1;
         while then != Then::Stop {
@@ -144,7 +144,7 @@ impl Fs {
         }
         let in_data_layers = lookup.finish()?;
         if let (true, Some(object), Base::Root(path)) = (in_data_layers, &mut result, base) {
-            object.data = Some(Data::in_data_layers(path.into()));
+            object.data = Some(Data::in_data_layers(LayerPath::new(&path)));
         }
         Ok(result)
     }
@@ -272,7 +272,7 @@ fn take(
     result: &mut Option<Resolved>,
     layer: LayerId,
     found: Found,
-    path: impl FnOnce() -> Arc<[u8]>,
+    path: impl FnOnce() -> LayerPath,
 ) -> Result<Then> {
     let holds_data = matches!(found.facts, Facts::NonDir { .. });
     let step = lookup.visit(layer, found.facts)?;
@@ -310,13 +310,13 @@ fn next_layer_of(base: &Base<'_>, from: u16, lowers: usize) -> Option<LayerId> {
 }
 
 /// The path that is asked for in `layer`.
-fn path_in(base: &Base<'_>, layer: LayerId) -> Arc<[u8]> {
+fn path_in(base: &Base<'_>, layer: LayerId) -> LayerPath {
     match base {
         Base::Parent { slots, name, .. } => {
             let slot = slots.iter().find(|slot| slot.layer == layer);
-            Fs::join(slot.map_or(&b""[..], |slot| &slot.path), name).into()
+            slot.map_or_else(|| LayerPath::new(name), |slot| slot.path.child(name))
         }
-        Base::Root(path) => path.as_slice().into(),
+        Base::Root(path) => LayerPath::new(path),
     }
 }
 
