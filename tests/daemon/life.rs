@@ -100,6 +100,15 @@ scripts! {
         is lower cat merged/f
         "$OVLFUSE" umount merged"#;
 
+    // Whoever can change a lower layer makes the daemon open no device.
+    [root] devices_in_place_of_files: r#"
+        mount_here
+        is lower cat merged/f
+        mv lower/f lower/moved
+        mknod lower/f c 1 5
+        [[ $(cat merged/f 2>&1) == *'Permission denied'* ]] || complain "$(cat merged/f)"
+        "$OVLFUSE" umount merged"#;
+
     // Who made the layer decides how deep it is, not how much memory that takes.
     [root] a_deep_lower_layer: r#"
         deepen='
