@@ -184,6 +184,10 @@ impl Fs {
             let from = self.open_data(node)?;
             sys::data::copy(from.as_fd(), file.as_fd(), stat.size.min(keep), keep >= stat.size)?;
         }
+        if self.fsync != Fsync::Volatile && stat.size.min(keep) > 0 {
+            rustix::fs::fsync(&file)?;
+        }
+        // Not earlier: a crash in between would leave a size that is not that of the data below.
         if keep < stat.size {
             rustix::fs::ftruncate(&file, keep)?;
         }
@@ -193,9 +197,6 @@ impl Fs {
         }
         if let Some(capability) = capability {
             xattr::set(to, CAPABILITY, &capability, 0)?;
-        }
-        if self.fsync != Fsync::Volatile && stat.size.min(keep) > 0 {
-            rustix::fs::fsync(&file)?;
         }
         upper.unmark(to, OverlayName::Metacopy)?;
         let file = Arc::new(file);
