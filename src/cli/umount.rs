@@ -118,7 +118,7 @@ impl Daemons {
         let deadline = Instant::now() + PATIENCE;
         match self {
             Self::Known { daemons, .. } => {
-                let ended = daemons.iter().all(|daemon| wait_for_any(&[daemon], deadline));
+                let ended = daemons.iter().all(|it| wait_for_any(&[it], deadline) || it.syncs());
                 if ended { Ok(()) } else { Err(still_there(mountpoint, &daemons)) }
             }
             Self::Candidates(daemons) if daemons.is_empty() => {
@@ -173,6 +173,17 @@ impl Daemon {
     fn find(pid: Pid) -> Option<Self> {
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         Some(Self { pid, handle })
+    }
+
+    /// Waits on while the process only brings to the disk what was changed; false when it still
+    /// serves a mount.
+    fn syncs(&self) -> bool {
+        while fuse_descriptors(self.pid).next().is_none() {
+            if wait_for_any(&[self], Instant::now() + PATIENCE) {
+                return true;
+            }
+        }
+        false
     }
 }
 

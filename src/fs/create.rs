@@ -187,8 +187,9 @@ impl Fs {
         what: What<'_>,
     ) -> Result<Option<OwnedFd>> {
         let temp = upper.work.temp();
-        let fd = as_caller(new.caller, || {
-            identity::with_umask(0, || make_at(temp.at(), new.mode & !0o7000 | 0o700, what))
+        let mode = new.mode & !0o7000 | 0o700;
+        let fd = self.with_descriptors(|| {
+            as_caller(new.caller, || identity::with_umask(0, || make_at(temp.at(), mode, what)))
         })?;
         if !matches!(what, What::Symlink(_)) {
             inherit(At::fd(at.dir), temp.at(), new, matches!(what, What::Dir))?;

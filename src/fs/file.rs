@@ -15,7 +15,8 @@ use crate::sys::{self, At, Errno, Kind, Result, Stat, data};
 use crate::union::LayerId;
 use parking_lot::RwLock;
 use rustix::fs::{FallocateFlags, Gid, OFlags, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use rustix::process::{Resource, getrlimit};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,6 +43,9 @@ const EXECUTE: OFlags = OFlags::from_bits_retain(0x20);
 /// larger one is wanted back at once.
 const KEPT_BLOCKS: u64 = 128;
 
+/// Descriptors that are not given to files which keep them until they are closed.
+const SPARE_DESCRIPTORS: u64 = 16;
+
 #[derive(Debug)]
 struct Backing {
     fd: Option<Arc<OwnedFd>>,
@@ -53,6 +57,12 @@ impl OpenFile {
     /// Whether it may be written to.
     pub fn writable(&self) -> bool {
         self.access != OFlags::RDONLY
+    }
+
+    /// Whether its descriptor can be closed while it has a name: without privileges a file that
+    /// may be written now may not be opened so again.
+    fn can_be_reopened(&self) -> bool {
+        !self.writable() || identity::may_chown()
     }
 
     /// Goes over to the copy that was just put in upper, open for everything.
@@ -138,12 +148,17 @@ impl Fs {
         let in_upper = node.is_whole_in_upper();
         let fd = match node.lacks_data() {
             true => self.open_data(node)?,
-            false => self.at_place(node, &place, |at, layer| match layer.is_upper() {
-                true => self.with_descriptors(|| sys::node::open(at, access)),
-                false => self.open_lower(at),
-            })?,
+            false => self.at_place(node, &place, |at, layer| self.open_at(at, layer, access))?,
         };
         Ok(Backing { fd: Some(Arc::new(fd)), in_upper })
+    }
+
+    /// Opens the regular file `at` of `layer`; one of a lower layer for reading.
+    fn open_at(&self, at: At<'_>, layer: LayerId, access: OFlags) -> Result<OwnedFd> {
+        match layer.is_upper() {
+            true => self.with_descriptors(|| sys::node::open(at, access)),
+            false => self.open_lower(at),
+        }
     }
 
     fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
@@ -225,8 +240,7 @@ impl Fs {
     /// Closes the descriptors of files that can be opened again by name.
     pub(super) fn close_idle_files(&self) {
         for file in &self.open_files {
-            // Without privileges a file that may be written now may not be opened so again.
-            if file.writable() && !identity::may_chown() {
+            if !file.can_be_reopened() {
                 continue;
             }
             let named = file.node.place.try_read().is_some_and(|gone| gone.is_none());
@@ -422,25 +436,78 @@ impl Fs {
     /// A descriptor to keep of an object that is about to lose its last name:
     /// that of an open file, or a new one where the kernel can still reach the
     /// object without one.
-    pub(super) fn descriptor_to_keep(&self, node: &Node, at: At<'_>, stat: &Stat) -> Option<Kept> {
-        if let Some(fd) = self.opened(node) {
-            return Some(Kept { fd, counted: None });
-        }
+    ///
+    /// # Errors
+    /// `EMFILE` for a file that is open: it can be removed once others are closed, and without a
+    /// descriptor it would be lost to who has it open.
+    pub(super) fn descriptor_to_keep(
+        &self,
+        node: &Node,
+        at: At<'_>,
+        stat: &Stat,
+    ) -> Result<Option<Kept>> {
         let opens = node.opens();
-        let needed = !matches!(node.kind, Kind::File | Kind::Symlink)
+        let in_use = !opens.is_empty()
             || self.copying.contains_key(&node.id)
-            || (stat.nlink > 1 && node.in_upper() && !node.is_indexed())
-            || (self.no_open && node.kind == Kind::File)
-            || !opens.is_empty();
+            || (self.no_open && node.kind == Kind::File);
+        if in_use && opens.iter().all(|file| file.can_be_reopened()) {
+            self.check_spare_descriptors()?;
+        }
+        if let Some(fd) = self.opened(node) {
+            return Ok(Some(Kept { fd, counted: None }));
+        }
+        let needed = in_use
+            || !matches!(node.kind, Kind::File | Kind::Symlink)
+            || (stat.nlink > 1 && node.in_upper() && !node.is_indexed());
         // Else only a path descriptor can lead here, until the kernel forgets the object.
         let large = node.in_upper() && stat.blocks > KEPT_BLOCKS;
         if !needed && (large || Arc::strong_count(&self.kept) > self.dirs.capacity()) {
-            return None;
+            return Ok(None);
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(at.dir, at.name, flags, rustix::fs::Mode::empty());
-        let fd = Arc::new(self.with_descriptors(open).ok()?);
-        Some(Kept { fd, counted: (!needed).then(|| Arc::clone(&self.kept)) })
+        match self.open_to_keep(node, at, &opens) {
+            Ok(fd) => Ok(Some(Kept { fd, counted: (!needed).then(|| Arc::clone(&self.kept)) })),
+            Err(e) if in_use => Err(e),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// A new descriptor of the object `at`, which is `node`: the one that one of its `opens` goes
+    /// on with, so that none more is needed to use it.
+    fn open_to_keep(
+        &self,
+        node: &Node,
+        at: At<'_>,
+        opens: &[Arc<OpenFile>],
+    ) -> Result<Arc<OwnedFd>> {
+        match opens.iter().max_by_key(|file| file.writable()) {
+            Some(file) if !node.lacks_data() => {
+                let fd = Arc::new(self.open_at(at, node.layer(), file.access)?);
+                let backing = Backing { fd: Some(Arc::clone(&fd)), in_upper: node.in_upper() };
+                *file.backing.write() = backing;
+                Ok(fd)
+            }
+            _ => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW;
+                self.with_descriptors(|| sys::node::open(at, flags)).map(Arc::new)
+            }
+        }
+    }
+
+    /// Checks that descriptors are left for requests that need some for a moment, before one that
+    /// could be closed must stay open.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    fn check_spare_descriptors(&self) -> Result<()> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        self.with_descriptors(|| {
+            // It gets the lowest number that is free.
+            let probe = rustix::io::fcntl_dupfd_cloexec(self.upper()?.root(), 0)?;
+            match u64::try_from(probe.as_raw_fd()) {
+                Ok(number) if number + SPARE_DESCRIPTORS >= limit => Err(Errno::MFILE),
+                _ => Ok(()),
+            }
+        })
     }
 }
 

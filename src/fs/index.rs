@@ -211,7 +211,7 @@ impl Fs {
     /// The number of links of the lower file called `name` in `parent`.
     fn lower_nlink(&self, parent: &Node, name: &[u8]) -> Result<Option<u32>> {
         for slot in parent.dir()?.stack.iter() {
-            let found = self.gather_lower(parent, slot.layer, name, false)?;
+            let found = self.gather_lower(parent, slot.layer, name, self.glance(slot.layer))?;
             if found.facts != Facts::Absent {
                 return Ok(found.stat.map(|stat| stat.nlink));
             }

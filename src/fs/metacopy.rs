@@ -14,6 +14,7 @@ use crate::layer::Lower;
 use crate::sys::{self, At, Errno, Kind, Result, Stat, xattr};
 use crate::union::LayerId;
 use crate::union::lookup::Rules;
+use crate::union::path::LayerPath;
 use rustix::fs::OFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub struct Data {
     /// The layer; `None`: one of the data-only ones, not looked for yet.
     layer: Option<LayerId>,
     /// The path from the layer's root.
-    path: Arc<[u8]>,
+    path: LayerPath,
     /// Its 512-byte blocks, once it was found.
     blocks: u64,
     /// The metadata below has several names, so that only a path can lead back to it.
@@ -33,7 +34,7 @@ pub struct Data {
 
 impl Data {
     /// Data at `path` in `layer`, of `blocks` blocks.
-    pub(super) fn at(layer: LayerId, path: Arc<[u8]>, blocks: u64) -> Self {
+    pub(super) fn at(layer: LayerId, path: LayerPath, blocks: u64) -> Self {
         Self { layer: Some(layer), path, blocks, shared: false }
     }
 
@@ -43,7 +44,7 @@ impl Data {
     }
 
     /// Data at `path` in one of the data-only layers.
-    pub(super) fn in_data_layers(path: Arc<[u8]>) -> Self {
+    pub(super) fn in_data_layers(path: LayerPath) -> Self {
         Self { layer: None, path, blocks: 0, shared: false }
     }
 }
@@ -90,7 +91,7 @@ impl Fs {
     /// The data of the lower file that `link` names, which has the attributes `stat`.
     pub(super) fn data_at(&self, link: &Link, layer: LayerId, stat: &Stat) -> Result<Data> {
         let dir = link.parent.dir()?.lower(layer).ok_or(Errno::IO)?;
-        Ok(Data::at(layer, Self::join(&dir.path, &link.name).into(), stat.blocks))
+        Ok(Data::at(layer, dir.path.child(&link.name), stat.blocks))
     }
 
     /// Looks for the data of the metadata-only file `node`.
@@ -102,9 +103,10 @@ impl Fs {
         if known.layer.is_some() {
             return Ok(known);
         }
+        let path = known.path.to_bytes();
         let mut result = Err(Errno::NOENT);
         for (lower, i) in self.layers.data.iter().zip(self.layers.lowers.len() + 1..) {
-            match self.at_path(lower, &known.path, sys::stat::stat) {
+            match self.at_path(lower, &path, sys::stat::stat) {
                 Ok(stat) if stat.kind() == Kind::File => {
                     let layer = Some(LayerId(i as u16));
                     let found = Data { layer, blocks: stat.blocks, ..known };
@@ -115,7 +117,7 @@ impl Fs {
                 Err(e) => result = Err(e),
             }
         }
-        log::debug!("no data-only layer has a file {}", known.path.escape_ascii());
+        log::debug!("no data-only layer has a file {}", path.escape_ascii());
         result
     }
 
@@ -126,7 +128,7 @@ impl Fs {
     pub(super) fn open_data(&self, node: &Node) -> Result<OwnedFd> {
         let data = self.find_data(node)?;
         let lower = self.lower(data.layer.ok_or(Errno::IO)?)?;
-        self.at_path(lower, &data.path, |at| self.open_lower(at))
+        self.at_path(lower, &data.path.to_bytes(), |at| self.open_lower(at))
     }
 
     /// Calls `f` with the object at `path` of a layer.
@@ -182,6 +184,10 @@ impl Fs {
             let from = self.open_data(node)?;
             sys::data::copy(from.as_fd(), file.as_fd(), stat.size.min(keep), keep >= stat.size)?;
         }
+        if self.fsync != Fsync::Volatile && stat.size.min(keep) > 0 {
+            rustix::fs::fsync(&file)?;
+        }
+        // Not earlier: a crash in between would leave a size that is not that of the data below.
         if keep < stat.size {
             rustix::fs::ftruncate(&file, keep)?;
         }
@@ -191,9 +197,6 @@ impl Fs {
         }
         if let Some(capability) = capability {
             xattr::set(to, CAPABILITY, &capability, 0)?;
-        }
-        if self.fsync != Fsync::Volatile && stat.size.min(keep) > 0 {
-            rustix::fs::fsync(&file)?;
         }
         upper.unmark(to, OverlayName::Metacopy)?;
         let file = Arc::new(file);

@@ -56,6 +56,7 @@ use crate::layer::{Lower, Upper};
 use crate::sys::{Errno, Kind, Result, Stat, identity};
 use crate::union::LayerId;
 use crate::union::ino::InoMap;
+use crate::union::path::LayerPath;
 use dashmap::DashMap;
 use node::{LowerDir, Names, Node, ROOT_ID};
 use node_table::NodeTable;
@@ -197,6 +198,24 @@ impl Fs {
         self.no_open
     }
 
+    /// Lets go of the kernel, and lets others use the upper layer: there will be no more requests.
+    pub fn retire(&mut self) {
+        drop(self.notify.take());
+        self.layers.upper.iter().for_each(Upper::unlock);
+    }
+
+    /// Brings all that was changed to the disk, as the kernel does when an overlay is unmounted
+    /// (`fs/overlayfs/super.c: ovl_sync_fs`).
+    ///
+    /// # Errors
+    /// Those of syncfs(2).
+    pub fn sync(&self) -> Result<()> {
+        match &self.layers.upper {
+            Some(upper) if self.fsync != Fsync::Volatile => upper.sync(),
+            _ => Ok(()),
+        }
+    }
+
     /// The writable layer.
     ///
     /// # Errors
@@ -269,7 +288,7 @@ fn root_node(layers: &Layers, ino_map: InoMap) -> Result<Node> {
         .zip(1..)
         .map(|(lower, i)| LowerDir {
             layer: LayerId(i),
-            path: Arc::from(&b""[..]),
+            path: LayerPath::default(),
             xwhiteouts: lower.root_xwhiteouts,
         })
         .collect();

@@ -14,6 +14,7 @@ use super::node_flags::INDEXED;
 use crate::sys::{Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::listing::Listing;
+use crate::union::path::LayerPath;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, RwLock};
 use std::hash::BuildHasher;
@@ -157,8 +158,8 @@ impl std::ops::Deref for Stack {
 pub struct LowerDir {
     /// The layer.
     pub layer: LayerId,
-    /// Its path from the layer's root, components separated by `/`; empty for the root.
-    pub path: Arc<[u8]>,
+    /// Its path from the layer's root.
+    pub path: LayerPath,
     /// It may hold whiteouts in attribute form.
     pub xwhiteouts: bool,
 }
@@ -332,6 +333,11 @@ impl Node {
         Some(links.first.take().into_iter().chain(more).collect())
     }
 
+    /// The directory that it is kept for, once it has no name.
+    fn take_parent(&mut self) -> Option<Arc<Self>> {
+        self.place.get_mut().take().map(|gone| gone.parent)
+    }
+
     /// One of its names; `None` for the root and for what has no name any more.
     pub fn link(&self) -> Option<Link> {
         self.links.lock().first.clone()
@@ -401,6 +407,17 @@ impl Node {
     /// The open files.
     pub fn opens(&self) -> Vec<Arc<OpenFile>> {
         self.links.lock().more.as_ref().map(|m| m.opens.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Node {
+    /// A removed object keeps the directory it was in, which may be removed and have one to keep
+    /// itself: one after the other, however many there are.
+    fn drop(&mut self) {
+        let mut above = self.take_parent();
+        while let Some(node) = above {
+            above = Arc::into_inner(node).and_then(|mut node| node.take_parent());
+        }
     }
 }
 
@@ -513,5 +530,17 @@ mod tests {
     #[test]
     fn nodes_are_small() {
         assert!(size_of::<Node>() <= 88, "{} bytes", size_of::<Node>());
+    }
+
+    #[test]
+    fn removed_directories_of_any_depth_are_dropped() {
+        let dir = |id| Arc::new(Node::new(id, Kind::Dir, id, LayerId::UPPER, None, Some(vec![])));
+        let mut node = dir(2);
+        for id in 3..200_000 {
+            let below = dir(id);
+            *below.place.write() = Some(Box::new(Gone { stat: None, parent: node, kept: None }));
+            node = below;
+        }
+        drop(node);
     }
 }

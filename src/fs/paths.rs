@@ -106,11 +106,7 @@ impl Fs {
         }
         let fd = match layer.is_upper() {
             true => self.open_upper_dir(node)?,
-            false => {
-                let lower = node.dir()?.lower(layer).ok_or(Errno::NOENT)?;
-                let root = self.lower(layer)?.root();
-                self.with_descriptors(|| sys::node::open_dir_path(root, &lower.path))?
-            }
+            false => self.open_lower_dir(node, layer)?,
         };
         let fd = Arc::new(fd);
         self.dirs.insert(key, Arc::clone(&fd));
@@ -126,6 +122,20 @@ impl Fs {
             true => Ok(self.upper()?.root()),
             false => Ok(self.lower(layer)?.root()),
         }
+    }
+
+    /// Opens the directory of `node` in a lower layer, from that of its parent if that is open.
+    fn open_lower_dir(&self, node: &Node, layer: LayerId) -> Result<OwnedFd> {
+        let lower = node.dir()?.lower(layer).ok_or(Errno::NOENT)?;
+        if let Some(Link { parent, .. }) = node.link()
+            && let Some(fd) = self.dirs.get((parent.id, layer))
+            && let Some(above) = parent.dir()?.lower(layer)
+            && let Some(name) = lower.path.name_in(&above.path)
+        {
+            return self.with_descriptors(|| sys::node::open_dir_path(fd.as_fd(), name));
+        }
+        let (root, path) = (self.lower(layer)?.root(), lower.path.to_bytes());
+        self.with_descriptors(|| sys::node::open_dir_path(root, &path))
     }
 
     /// Opens the upper directory of `node`, from the nearest open ancestor down.

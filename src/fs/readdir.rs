@@ -4,6 +4,7 @@
 //! offsets stay valid while it lives (see [`union::listing`](crate::union::listing)).
 
 use super::node::Node;
+use super::paths::DirFd;
 use super::{Entry, Fs};
 use crate::format::dot_wh;
 use crate::layer::facts;
@@ -197,18 +198,11 @@ impl Fs {
         for (i, slot) in dir.stack.iter().enumerate() {
             let xwhiteouts = slot.xwhiteouts && i != last;
             // Of many layers few hold what will be looked up: only theirs are worth a descriptor.
-            let (cached, root);
-            let from = match dir.stack.len() < LAYERS_FOR_INDEX {
-                true => {
-                    cached = self.dir_fd(node, slot.layer)?;
-                    (cached.as_fd(), &b""[..])
-                }
-                false => {
-                    root = self.layer_root(slot.layer)?;
-                    (root, &*slot.path)
-                }
+            let (from, path) = match dir.stack.len() < LAYERS_FOR_INDEX {
+                true => (self.dir_fd(node, slot.layer)?, Vec::new()),
+                false => (DirFd::Root(self.layer_root(slot.layer)?), slot.path.to_bytes()),
             };
-            self.add_layer(&mut listing, slot.layer, from, xwhiteouts)?;
+            self.add_layer(&mut listing, slot.layer, (from.as_fd(), &path), xwhiteouts)?;
         }
         listing.shrink();
         Ok(listing)

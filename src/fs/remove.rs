@@ -131,13 +131,16 @@ impl Fs {
     }
 
     /// What to keep of `node` before it loses its last name.
+    ///
+    /// # Errors
+    /// `EMFILE` for an open file of which nothing can be kept.
     pub(super) fn keep(
         &self,
         node: &Node,
         place: &Option<Box<Gone>>,
         stat: Stat,
     ) -> Result<Option<Kept>> {
-        self.at_place(node, place, |at, _| Ok(self.descriptor_to_keep(node, at, &stat)))
+        self.at_place(node, place, |at, _| self.descriptor_to_keep(node, at, &stat))
     }
 
     /// Notes that `node` lost its name `name` in `parent`.

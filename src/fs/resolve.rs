@@ -10,8 +10,8 @@ use crate::layer::facts::{self, Found, Reading};
 use crate::sys::{At, Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::lookup::{Facts, Lookup, Refused, Then};
+use crate::union::path::LayerPath;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// An object of the merged view, before it has a node.
@@ -112,7 +112,7 @@ impl Fs {
         let mut then = Then::Next;
         if ask_upper {
             let found = self.gather_upper(parent, name, self.more_below(&base, 1))?;
-            then = take(&mut lookup, &mut result, LayerId::UPPER, found, || Arc::from(&b""[..]))?;
+            then = take(&mut lookup, &mut result, LayerId::UPPER, found, LayerPath::default)?;
         }
         let mut next_layer = 1;
         while then != Then::Stop {
@@ -126,13 +126,16 @@ impl Fs {
                 break;
             };
             next_layer = layer.0 + 1;
-            let more_below = self.more_below(&base, next_layer);
+            // Before anybody looks where a mark leads that is not to be followed.
+            lookup.check_followed()?;
+            let reading = self.reading(layer, self.more_below(&base, next_layer));
+            let reading = Reading { dirs_only: lookup.found_dir(), ..reading };
             let walked = match &base {
                 Base::Parent { name, .. } => {
-                    let found = self.gather_lower(parent, layer, name, more_below)?;
+                    let found = self.gather_lower(parent, layer, name, reading)?;
                     Walked { found, hidden: false, below: Vec::new() }
                 }
-                Base::Root(path) => self.gather_path(layer, path, more_below)?,
+                Base::Root(path) => self.gather_path(layer, path, reading)?,
             };
             then = take(&mut lookup, &mut result, layer, walked.found, || path_in(&base, layer))?;
             if walked.hidden && !matches!(then, Then::Redirected(Redirect::Absolute(_))) {
@@ -144,7 +147,7 @@ impl Fs {
         }
         let in_data_layers = lookup.finish()?;
         if let (true, Some(object), Base::Root(path)) = (in_data_layers, &mut result, base) {
-            object.data = Some(Data::in_data_layers(path.into()));
+            object.data = Some(Data::in_data_layers(LayerPath::new(&path)));
         }
         Ok(result)
     }
@@ -161,14 +164,19 @@ impl Fs {
         parent: &Node,
         layer: LayerId,
         name: &[u8],
-        more_below: bool,
+        reading: Reading,
     ) -> Result<Found> {
         let dir = self.dir_fd(parent, layer)?;
-        facts::gather(At::new(dir.as_fd(), name), self.reading(layer, more_below))
+        facts::gather(At::new(dir.as_fd(), name), reading)
+    }
+
+    /// How `layer` is read to see whether it holds something, of whatever kind.
+    pub(super) fn glance(&self, layer: LayerId) -> Reading {
+        Reading { dirs_only: true, ..self.reading(layer, false) }
     }
 
     /// Gathers what `layer` holds at `path` (`fs/overlayfs/namei.c: ovl_lookup_layer`).
-    fn gather_path(&self, layer: LayerId, path: &[u8], more_below: bool) -> Result<Walked> {
+    fn gather_path(&self, layer: LayerId, path: &[u8], reading: Reading) -> Result<Walked> {
         let root = self.lower(layer)?.root();
         let (mut below, mut hidden) = (Vec::new(), false);
         let mut here: Option<OwnedFd> = None;
@@ -176,7 +184,8 @@ impl Fs {
         while let Some(end) = rest.iter().position(|&b| b == b'/') {
             let name = &rest[..end];
             let dir = here.as_ref().map_or(root, AsFd::as_fd);
-            match facts::gather(At::new(dir, name), self.reading(layer, more_below))?.facts {
+            let way = Reading { dirs_only: true, ..reading };
+            match facts::gather(At::new(dir, name), way)?.facts {
                 Facts::Dir { opaque, redirect } => {
                     hidden &= !matches!(redirect, Some(Redirect::Absolute(_)));
                     hidden |= opaque;
@@ -191,7 +200,7 @@ impl Fs {
             rest = &rest[end + 1..];
         }
         let dir = here.as_ref().map_or(root, AsFd::as_fd);
-        let found = facts::gather(At::new(dir, rest), self.reading(layer, more_below))?;
+        let found = facts::gather(At::new(dir, rest), reading)?;
         Ok(Walked { found, hidden, below: Self::join(&below, rest) })
     }
 
@@ -200,7 +209,15 @@ impl Fs {
         let metacopy = self.metacopy || !self.layers.data.is_empty();
         let namespace = self.layers.namespace;
         let dot_wh = self.dot_wh;
-        Reading { namespace, dot_wh, none_beside: false, more_below, metacopy, owners }
+        Reading {
+            namespace,
+            dot_wh,
+            none_beside: false,
+            more_below,
+            metacopy,
+            dirs_only: false,
+            owners,
+        }
     }
 
     /// Whether marks of a directory matter: a layer follows, whether it has the
@@ -254,7 +271,7 @@ impl Fs {
             return Ok(listing.get(name).is_some_and(|known| known.below));
         }
         for slot in dir.stack.iter() {
-            match self.gather_lower(parent, slot.layer, name, false)?.facts {
+            match self.gather_lower(parent, slot.layer, name, self.glance(slot.layer))?.facts {
                 Facts::Absent => {}
                 Facts::Whiteout => return Ok(false),
                 Facts::Dir { .. } | Facts::NonDir { .. } | Facts::Metacopy { .. } => {
@@ -272,7 +289,7 @@ fn take(
     result: &mut Option<Resolved>,
     layer: LayerId,
     found: Found,
-    path: impl FnOnce() -> Arc<[u8]>,
+    path: impl FnOnce() -> LayerPath,
 ) -> Result<Then> {
     let holds_data = matches!(found.facts, Facts::NonDir { .. });
     let step = lookup.visit(layer, found.facts)?;
@@ -310,13 +327,13 @@ fn next_layer_of(base: &Base<'_>, from: u16, lowers: usize) -> Option<LayerId> {
 }
 
 /// The path that is asked for in `layer`.
-fn path_in(base: &Base<'_>, layer: LayerId) -> Arc<[u8]> {
+fn path_in(base: &Base<'_>, layer: LayerId) -> LayerPath {
     match base {
         Base::Parent { slots, name, .. } => {
             let slot = slots.iter().find(|slot| slot.layer == layer);
-            Fs::join(slot.map_or(&b""[..], |slot| &slot.path), name).into()
+            slot.map_or_else(|| LayerPath::new(name), |slot| slot.path.child(name))
         }
-        Base::Root(path) => path.as_slice().into(),
+        Base::Root(path) => LayerPath::new(path),
     }
 }
 

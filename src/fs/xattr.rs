@@ -7,6 +7,9 @@ use crate::sys::{At, Errno, Result, xattr};
 use crate::union::LayerId;
 use std::ffi::CString;
 
+/// The most bytes of an attribute's name (`XATTR_NAME_MAX`).
+const NAME_MAX: usize = 255;
+
 impl Fs {
     /// The value of attribute `name` of node `id`.
     ///
@@ -110,13 +113,18 @@ impl Fs {
         }
     }
 
-    /// How the name that a user of the mount gives is stored.
+    /// How the name that a user of the mount gives is stored; `EOPNOTSUPP` for one that is too
+    /// long then (`fs/overlayfs/xattrs.c: ovl_xattr_escape_name`).
     fn stored(&self, name: &[u8]) -> Result<CString> {
         let namespace: Namespace = self.layers.namespace;
         if name == namespace.prefix() {
             return Err(Errno::INVAL);
         }
-        CString::new(namespace.escape(name)).map_err(|_| Errno::INVAL)
+        let stored = namespace.escape(name);
+        if stored.len() > NAME_MAX && stored.len() > name.len() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        CString::new(stored).map_err(|_| Errno::INVAL)
     }
 }
 

@@ -57,8 +57,8 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
     let layers = layer::open::open(config)?;
     let fs = Arc::new(Fs::new(layers, config)?);
     let device = mount::mount(config)?;
-    let session =
-        start_session(fs, device, config).inspect_err(|_| mount::undo(&config.mountpoint))?;
+    let session = start_session(Arc::clone(&fs), device, config)
+        .inspect_err(|_| mount::undo(&config.mountpoint))?;
     let server = std::thread::Builder::new()
         .name("session".into())
         .spawn(move || session.run())
@@ -66,11 +66,21 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
         .inspect_err(|_| mount::undo(&config.mountpoint))?;
     read_ahead(&config.mountpoint);
     ready();
-    match server.join() {
+    let served = match server.join() {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(internal(format!("serving ended: {e}"))),
         Err(_) => Err(internal("serving ended in an unforeseen way".into())),
+    };
+    served.and(finish(fs))
+}
+
+/// Brings all that was changed to the disk. Others may use the layers meanwhile, unless a request
+/// is still under way, as after an abort.
+fn finish(mut fs: Arc<Fs>) -> Result<(), MountError> {
+    if let Some(unused) = Arc::get_mut(&mut fs) {
+        unused.retire();
     }
+    fs.sync().map_err(|e| internal(format!("what was changed may not be on the disk: {e}")))
 }
 
 fn start_session(

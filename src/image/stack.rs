@@ -178,6 +178,7 @@ impl Stack {
             none_beside: false,
             more_below: true,
             metacopy: false,
+            dirs_only: false,
             owners: Owners::REAL,
         };
         let root = self.layers[part.layer].1.as_fd();

@@ -19,6 +19,8 @@ pub struct Reading {
     pub more_below: bool,
     /// Metadata-only files are followed, so that their redirects matter.
     pub metacopy: bool,
+    /// What is no directory ends the search, whatever its attributes say.
+    pub dirs_only: bool,
     /// Where owners and modes are.
     pub owners: Owners,
 }
@@ -63,7 +65,7 @@ pub fn gather(at: At<'_>, reading: Reading) -> Result<Found> {
     }
     let regular = stat.kind() == Kind::File;
     // Its blocks do not tell: data that is half copied may fill the file.
-    let facts = match regular && has_metacopy(at, reading.namespace)? {
+    let facts = match regular && !reading.dirs_only && has_metacopy(at, reading.namespace)? {
         true if reading.metacopy => {
             Facts::Metacopy { redirect: redirect_of(at, reading.namespace)? }
         }

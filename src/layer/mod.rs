@@ -22,6 +22,7 @@ pub mod work;
 use crate::format::{Namespace, OverlayName};
 use crate::sys::{At, Result, xattr};
 use owners::Owners;
+use rustix::fs::FlockOperation;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use work::Work;
 
@@ -57,13 +58,30 @@ pub struct Upper {
     /// Where its owners and modes are.
     pub owners: Owners,
     /// The work directory that was given, locked while mounted (as `root` is).
-    _work_lock: OwnedFd,
+    work_lock: OwnedFd,
 }
 
 impl Upper {
     /// Its root directory, open for reading.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Lets others use the layer and its work directory.
+    pub fn unlock(&self) {
+        for dir in [&self.root, &self.work_lock] {
+            if let Err(e) = rustix::fs::flock(dir, FlockOperation::Unlock) {
+                log::debug!("a lock stays until the end: {e}");
+            }
+        }
+    }
+
+    /// Brings all that is on its file system to the disk.
+    ///
+    /// # Errors
+    /// Those of syncfs(2).
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.root)
     }
 
     /// Sets one of overlay's own attributes on `at`.

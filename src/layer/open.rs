@@ -295,7 +295,7 @@ fn finish_upper(
     let has_index = index.is_some();
     let work_dir = Work::new(index.unwrap_or(dir), abilities);
     let finished =
-        Upper { root: upper.fd, work: work_dir, namespace, has_index, owners, _work_lock: work.fd };
+        Upper { root: upper.fd, work: work_dir, namespace, has_index, owners, work_lock: work.fd };
     if let Err(e) = instance::identify(&finished, config.uuid) {
         log::warn!("upper layer {} gets no identifier: {e}", upper.path.display());
     }

@@ -31,6 +31,13 @@ pub struct Work {
     whiteout: Mutex<Option<Vec<u8>>>,
 }
 
+/// How a whiteout got its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Link,
+    Itself,
+}
+
 /// An object in the work directory that is removed unless it got its place.
 #[derive(Debug)]
 pub struct Temp<'a> {
@@ -135,27 +142,34 @@ impl Work {
     /// all share, or a new one when there is none or it has too many links.
     ///
     /// # Errors
-    /// `EEXIST`, `ENOSPC` and the others of link(2) and mknod(2).
+    /// `EEXIST`, `ENOSPC` and the others of rename(2) and mknod(2).
     pub fn whiteout(&self, at: At<'_>) -> Result<()> {
         let mut shared = self.whiteout.lock();
         if let Some(name) = &*shared {
-            match rustix::fs::linkat(&self.dir, name.as_slice(), at.dir, at.name, AtFlags::empty())
-            {
-                Err(Errno::MLINK | Errno::NOENT | Errno::PERM | Errno::OPNOTSUPP) => {}
-                done => return done,
+            match self.give_whiteout(name, at) {
+                Err(Errno::MLINK | Errno::NOENT) => {}
+                given => {
+                    shared.take_if(|_| given == Ok(Given::Itself));
+                    return given.map(|_| ());
+                }
             }
         }
         let first = self.temp();
         sys::node::make_node(first.at(), libc::S_IFCHR, 0)?;
-        let linked =
-            rustix::fs::linkat(&self.dir, first.name.as_slice(), at.dir, at.name, AtFlags::empty());
-        match linked {
-            // Without hard links every whiteout is an inode of its own.
-            Err(Errno::PERM | Errno::OPNOTSUPP) => first.place(at),
-            Err(e) => Err(e),
-            Ok(()) => {
-                *shared = Some(first.keep());
-                Ok(())
+        let given = self.give_whiteout(&first.name, at)?;
+        *shared = Some(first.keep()).filter(|_| given == Given::Link);
+        Ok(())
+    }
+
+    /// Gives the place `at` a link to the whiteout `name`, or that itself where it can have no
+    /// more, for want of room or because there are no hard links (`fs/overlayfs/dir.c: ovl_whiteout`).
+    fn give_whiteout(&self, name: &[u8], at: At<'_>) -> Result<Given> {
+        match rustix::fs::linkat(&self.dir, name, at.dir, at.name, AtFlags::empty()) {
+            Ok(()) => Ok(Given::Link),
+            Err(e @ (Errno::EXIST | Errno::MLINK | Errno::NOENT)) => Err(e),
+            Err(_) => {
+                let from = At::new(self.dir.as_fd(), name);
+                self.rename(from, at, RenameFlags::NOREPLACE).map(|()| Given::Itself)
             }
         }
     }

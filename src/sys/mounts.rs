@@ -18,7 +18,8 @@ struct MountAttr {
 
 /// A private, read-only copy of the mount of directory `dir`, rooted there: it
 /// shows what lies on that file system, never what is mounted on top of it,
-/// updates no access times where that may be asked for, and refuses every change.
+/// updates no access times where that may be asked for, refuses every change,
+/// and opens no devices.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN` in the user namespace of the mounts, `EINVAL`
@@ -28,10 +29,12 @@ pub fn private_read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | at_empty_path;
     let tree = rustix::mount::open_tree(dir, c"", flags)?;
     // The access time setting is a field of its own, replaced as a whole.
-    let no_atime = (libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR__ATIME);
+    let no_device = libc::MOUNT_ATTR_NODEV;
+    let no_atime = (libc::MOUNT_ATTR_NOATIME | no_device, libc::MOUNT_ATTR__ATIME);
     // A user namespace may not change that of a mount it inherited.
     let root = libc::AT_EMPTY_PATH;
-    set_attributes(&tree, root, no_atime).or_else(|_| set_attributes(&tree, root, (0, 0)))?;
+    set_attributes(&tree, root, no_atime)
+        .or_else(|_| set_attributes(&tree, root, (no_device, 0)))?;
     Ok(tree)
 }
 

@@ -101,6 +101,11 @@ impl Lookup {
         self.lacks_data
     }
 
+    /// Whether a directory was found, which merges with nothing but others.
+    pub fn found_dir(&self) -> bool {
+        self.found_dir
+    }
+
     /// Takes what `layer` holds.
     ///
     /// # Errors
@@ -126,7 +131,10 @@ impl Lookup {
     }
 
     /// Checks that what was found so far may lead to another layer.
-    fn check_followed(&self) -> Result<(), Refused> {
+    ///
+    /// # Errors
+    /// [`Refused`] when it may not.
+    pub fn check_followed(&self) -> Result<(), Refused> {
         match () {
             () if self.lacks_data && !self.rules.metacopy => Err(Refused::Metacopy),
             () if self.saw_redirect && !self.rules.redirects => Err(Refused::Redirect),

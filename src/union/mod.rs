@@ -7,6 +7,7 @@
 pub mod ino;
 pub mod listing;
 pub mod lookup;
+pub mod path;
 
 /// A layer's place in the stack: 0 is the upper (also when there is none), the
 /// lowers follow from the topmost (1) down.

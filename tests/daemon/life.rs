@@ -100,6 +100,31 @@ scripts! {
         is lower cat merged/f
         "$OVLFUSE" umount merged"#;
 
+    // Whoever can change a lower layer makes the daemon open no device.
+    [root] devices_in_place_of_files: r#"
+        mount_here
+        is lower cat merged/f
+        mv lower/f lower/moved
+        mknod lower/f c 1 5
+        [[ $(cat merged/f 2>&1) == *'Permission denied'* ]] || complain "$(cat merged/f)"
+        "$OVLFUSE" umount merged"#;
+
+    // Who made the layer decides how deep it is, not how much memory that takes.
+    [root] a_deep_lower_layer: r#"
+        deepen='
+import os
+os.chdir("lower")
+for _ in range(1000):
+    os.mkdir("n" * 250)
+    os.chdir("n" * 250)'
+        python3 -c "$deepen"
+        mount_here
+        is 1000 bash -c 'find merged -name "n*" -printf x | wc -c'
+        memory=$(awk '/^VmHWM/ { print $2 }' "/proc/$(daemons)/status")
+        (( memory < 65536 )) || complain "$memory KiB"
+        "$OVLFUSE" umount merged
+        rm -r lower"#;
+
     [root user userns] demo: r#"
         "$OVLFUSE" demo >shown 2>&1 || complain "exit status $?: $(cat shown)"
         for part in '(whiteout)' 'overlay.opaque="y"' 'base/etc/hostname: same'; do

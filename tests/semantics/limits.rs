@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::common::scratch::Filesystem;
@@ -11,9 +11,9 @@ use crate::common::{Sandbox, assert_errno, wait};
 
 mounted_tests! {
     [root userns]:
-        few_descriptors_many_directories, few_descriptors_many_open_files, descriptors_are_given_back,
+        few_descriptors_many_directories, few_descriptors_many_open_files, few_descriptors_many_removed_files, descriptors_are_given_back,
         many_layers, paths_longer_than_path_max, many_links_of_a_whiteout;
-    [root]: no_space_in_copy_up, no_space_for_writing, no_inodes, statfs_is_the_uppers;
+    [root]: no_space_in_copy_up, no_space_for_writing, no_inodes, whiteouts_without_inodes, statfs_is_the_uppers;
 }
 
 fn few_descriptors_many_directories(s: &mut Sandbox) {
@@ -60,6 +60,39 @@ fn few_descriptors_many_open_files(s: &mut Sandbox) {
         m.append(format!("f{index}"), "+");
     }
     assert_eq!(m.names("").len(), 500);
+}
+
+/// What is removed while it is open takes a descriptor of the daemon for itself. When they run out
+/// the file cannot be removed; it is never lost to who has it open.
+fn few_descriptors_many_removed_files(s: &mut Sandbox) {
+    for index in 0..100 {
+        s.lower().file(format!("f{index}"), format!("lower {index}"));
+    }
+    s.max_descriptors(64);
+    let m = s.mount();
+    let access = |index| if index % 2 == 0 { OFlags::RDONLY } else { OFlags::RDWR };
+    let open: Vec<File> = (0..100).map(|i| m.open(format!("f{i}"), access(i))).collect();
+    let removed = |index: usize| match std::fs::remove_file(m.at(format!("f{index}"))) {
+        Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => false,
+        done => done.map(|()| true).unwrap(),
+    };
+    let count = (0..100).filter(|&index| removed(index)).count();
+    assert!(count >= 20, "only {count} files could be removed");
+    for (index, file) in open.iter().enumerate() {
+        let mut content = [0; 20];
+        let read = rustix::io::pread(file, &mut content, 0).unwrap();
+        assert_eq!(content[..read], *format!("lower {index}").as_bytes());
+    }
+    // Others can be worked with meanwhile.
+    m.write("new", "new");
+    m.rename("new", "d");
+    drop(open);
+    for name in m.names("") {
+        wait::until("the daemon has its descriptors back", || {
+            std::fs::remove_file(m.at(&name)).is_ok()
+        });
+    }
+    assert_eq!(m.names(""), [""; 0]);
 }
 
 fn descriptors_are_given_back(s: &mut Sandbox) {
@@ -210,6 +243,40 @@ fn no_inodes(s: &mut Sandbox) {
     }
     m.append("low", "+");
     assert_eq!(m.text("low"), "x+");
+    s.finish();
+}
+
+/// On a tmpfs every link takes an inode. What was to be shared serves where there is room for one.
+fn whiteouts_without_inodes(s: &mut Sandbox) {
+    let small = Filesystem::tmpfs("nr_inodes=24");
+    s.upper_in(small.path());
+    s.option("xino=on");
+    for index in 0..4 {
+        s.lower().file(format!("low{index}"), "x");
+    }
+    let m = s.mount();
+    let fill = |name: String| rustix::fs::mknodat(CWD, m.at(name), FileType::Fifo, Mode::RUSR, 0);
+    let mut made = 0;
+    while fill(format!("f{made}")).is_ok() {
+        made += 1;
+    }
+    assert_errno(std::fs::remove_file(m.at("low0")), Errno::NOSPC);
+    // A daemon gives inodes back once they are forgotten.
+    let remove = |name: &str| {
+        wait::until("room for a whiteout", || std::fs::remove_file(m.at(name)).is_ok());
+    };
+    // Room for one, then for a link as well, then for none.
+    m.unlink("f0");
+    remove("low0");
+    m.unlink("f1");
+    m.unlink("f2");
+    remove("low1");
+    remove("low2");
+    assert_errno(std::fs::remove_file(m.at("low3")), Errno::NOSPC);
+    for index in 3..made {
+        m.unlink(format!("f{index}"));
+    }
+    assert_eq!(m.names(""), ["low3"]);
     s.finish();
 }
 

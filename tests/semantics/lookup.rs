@@ -14,7 +14,7 @@ mounted_tests! {
         whiteout_hides_all_below, opaque_hides_all_below, names_of_255_bytes, names_of_256_bytes,
         names_of_any_bytes, symlinks_are_shown_as_they_are;
     [root userns]:
-        whiteout_between_lowers, whiteouts_are_not_shown, opaque_between_lowers,
+        whiteout_between_lowers, whiteouts_are_not_shown, damage_below_a_directory, opaque_between_lowers,
         file_above_directory_ends_the_search, directory_above_file_ends_merging,
         file_between_directories_ends_merging, topmost_directory_gives_the_attributes,
         xattr_whiteout_in_lower, dot_wh_names_are_ordinary, deep_directories,
@@ -316,4 +316,22 @@ fn path_through_a_merged_symlink(s: &mut Sandbox) {
     assert_eq!(s.upper().text("real/f"), "written");
     assert_eq!(s.upper().names(""), ["real"]);
     assert_errno(std::fs::read(m.at("loop/x")), Errno::LOOP);
+}
+
+/// What is hidden may be damaged in whatever way, and where a mark leads that is not followed.
+fn damage_below_a_directory(s: &mut Sandbox) {
+    s.option("redirect_dir=nofollow");
+    let (lower, upper, metacopy) = (s.lower(), s.upper(), s.overlay_xattr("metacopy"));
+    lower.file("d", "").file("f", "").dir("r");
+    lower.set_xattr("d", &metacopy, "ab").set_xattr("f", &metacopy, "ab");
+    upper.file("d/in", "in").file("f", "f").dir("r");
+    upper.set_xattr("r", s.overlay_xattr("redirect"), "/d");
+    let m = s.mount();
+    assert_eq!((m.names("d"), m.text("d/in")), (vec!["in".into()], "in".into()));
+    assert_errno(rustix::fs::stat(m.at("r")), Errno::PERM);
+    m.unlink("d/in");
+    m.rmdir("d");
+    m.unlink("f");
+    assert!(!m.exists("d") && !m.exists("f"));
+    s.unmount();
 }

@@ -6,11 +6,13 @@ use rustix::fs::{Mode, OFlags, chmod, link, mkdir, open, rename, unlink};
 use rustix::io::Errno;
 
 use crate::common::mount::{Mount, assert_refused};
+use crate::common::scratch::Filesystem;
 use crate::common::{Backend, Context, Sandbox, Tree, assert_errno, backend, context};
 
 mounted_tests! {
     [root userns user]: mark_of_an_unknown_feature_is_refused;
     [root userns]: work_is_closed_to_others, work_that_cannot_be_emptied, over_its_own_lower;
+    [root]: unmounting_brings_all_to_the_disk;
 }
 
 fn work_is_closed_to_others(s: &mut Sandbox) {
@@ -85,4 +87,21 @@ fn owner_without_mapping() {
         assert_eq!(s.upper().names(""), ["f"]);
         assert!(s.upper().is_whiteout("f"));
     });
+}
+
+/// Nobody syncs: what is written is on the disk all the same once the mount is gone.
+fn unmounting_brings_all_to_the_disk(s: &mut Sandbox) {
+    let disk = Filesystem::image("ext4", 16);
+    s.upper_in(disk.path());
+    s.option("xino=on");
+    let marker = b"written and never synced".repeat(100);
+    let on_disk = || {
+        let image = std::fs::read(disk.image_file()).unwrap();
+        image.chunks(512).any(|sector| sector == &marker[..512])
+    };
+    let m = s.mount();
+    m.write("f", &marker);
+    assert!(!on_disk(), "it is there before anybody asked for it");
+    s.unmount();
+    assert!(on_disk(), "it is nowhere but in memory");
 }

@@ -127,6 +127,13 @@ fn own_names_are_escaped(s: &mut Sandbox) {
     assert_eq!(s.upper().xattr("d", &stored).unwrap(), b"y");
     assert_eq!(s.upper().xattr("d", &name), None);
     assert_eq!(m.names("d"), ["f"]);
+    // Its prefix leaves less room for a name.
+    let long = |len: usize| format!("{name:l<len$}");
+    m.set_xattr("d", long(247), "l");
+    m.remove_xattr("d", long(247));
+    let too_long = lsetxattr(m.at("d"), long(248), b"l", XattrFlags::empty());
+    assert_errno(too_long, Errno::OPNOTSUPP);
+    assert_errno(get(&m, "d", &long(255), 10), Errno::OPNOTSUPP);
     m.set_xattr("d", &stored, "z");
     assert_eq!(s.upper().xattr("d", s.overlay_xattr("overlay.overlay.opaque")).unwrap(), b"z");
     assert_eq!(m.xattr("d", &stored).unwrap(), b"z");
