@@ -28,7 +28,18 @@ pub struct Work {
     next: AtomicU64,
     /// The name of the whiteout that others are linked to; short lock, held
     /// over the one link(2) so that two threads do not make two.
-    whiteout: Mutex<Option<Vec<u8>>>,
+    whiteout: Mutex<Shared>,
+}
+
+/// The whiteout that others are links to.
+#[derive(Debug)]
+enum Shared {
+    /// There is none yet.
+    Missing,
+    /// Its name in the work directory.
+    Named(Vec<u8>),
+    /// Linking failed: from then on each whiteout is an inode of its own.
+    Given,
 }
 
 /// An object in the work directory that is removed unless it got its place.
@@ -108,7 +119,7 @@ fn report_leftover(removed: Result<()>, name: &[u8]) {
 impl Work {
     /// Uses the open, empty directory `dir`.
     pub fn new(dir: OwnedFd, abilities: Abilities) -> Self {
-        Self { dir, abilities, next: AtomicU64::new(1), whiteout: Mutex::new(None) }
+        Self { dir, abilities, next: AtomicU64::new(1), whiteout: Mutex::new(Shared::Missing) }
     }
 
     /// The directory itself.
@@ -131,33 +142,46 @@ impl Work {
         rustix::fs::openat(&self.dir, c".", flags, Mode::from_raw_mode(0o600))
     }
 
-    /// Makes a whiteout at `at`, which must not exist: a link to the one that
-    /// all share, or a new one when there is none or it has too many links.
+    /// Makes a whiteout at `at`, which must not exist: a link to the one that all share, or a new
+    /// one when there is none or it has too many links. Where links fail for another reason, that
+    /// one itself takes the place, and whiteouts are no longer shared
+    /// (`fs/overlayfs/dir.c: ovl_whiteout`).
     ///
     /// # Errors
-    /// `EEXIST`, `ENOSPC` and the others of link(2) and mknod(2).
+    /// `EEXIST`, `ENOSPC` and the others of link(2), mknod(2) and renameat2(2).
     pub fn whiteout(&self, at: At<'_>) -> Result<()> {
         let mut shared = self.whiteout.lock();
-        if let Some(name) = &*shared {
-            match rustix::fs::linkat(&self.dir, name.as_slice(), at.dir, at.name, AtFlags::empty())
-            {
-                Err(Errno::MLINK | Errno::NOENT | Errno::PERM | Errno::OPNOTSUPP) => {}
-                done => return done,
+        if let Shared::Named(name) = &*shared {
+            match self.link(name, at) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EXIST) => return Err(Errno::EXIST),
+                Err(Errno::MLINK | Errno::NOENT) => {}
+                Err(_) => {
+                    self.rename(At::new(self.dir(), name), at, RenameFlags::NOREPLACE)?;
+                    *shared = Shared::Given;
+                    return Ok(());
+                }
             }
         }
         let first = self.temp();
         sys::node::make_node(first.at(), libc::S_IFCHR, 0)?;
-        let linked =
-            rustix::fs::linkat(&self.dir, first.name.as_slice(), at.dir, at.name, AtFlags::empty());
-        match linked {
-            // Without hard links every whiteout is an inode of its own.
-            Err(Errno::PERM | Errno::OPNOTSUPP) => first.place(at),
-            Err(e) => Err(e),
-            Ok(()) => {
-                *shared = Some(first.keep());
-                Ok(())
+        if matches!(*shared, Shared::Given) {
+            return first.place(at);
+        }
+        match self.link(&first.name, at) {
+            Ok(()) => *shared = Shared::Named(first.keep()),
+            Err(Errno::EXIST) => return Err(Errno::EXIST),
+            Err(_) => {
+                first.place(at)?;
+                *shared = Shared::Given;
             }
         }
+        Ok(())
+    }
+
+    /// Links what is here as `name` to `to`.
+    fn link(&self, name: &[u8], to: At<'_>) -> Result<()> {
+        rustix::fs::linkat(&self.dir, name, to.dir, to.name, AtFlags::empty())
     }
 
     /// Puts a whiteout in the place of what is at `at`, at once; a directory

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -13,7 +14,9 @@ mounted_tests! {
     [root userns]:
         few_descriptors_many_directories, few_descriptors_many_open_files, descriptors_are_given_back,
         many_layers, paths_longer_than_path_max, many_links_of_a_whiteout;
-    [root]: no_space_in_copy_up, no_space_for_writing, no_inodes, statfs_is_the_uppers;
+    [root]:
+        no_space_in_copy_up, no_space_for_writing, no_inodes, no_inodes_for_links_of_whiteouts,
+        no_inodes_for_more_links_of_a_whiteout, statfs_is_the_uppers;
 }
 
 fn few_descriptors_many_directories(s: &mut Sandbox) {
@@ -210,6 +213,62 @@ fn no_inodes(s: &mut Sandbox) {
     }
     m.append("low", "+");
     assert_eq!(m.text("low"), "x+");
+    s.finish();
+}
+
+/// Takes all inodes of `filesystem`, with files beside the layers.
+fn take_all_inodes(filesystem: &Filesystem) -> Vec<PathBuf> {
+    let name = |number: usize| filesystem.path().join(format!("filler{number}"));
+    (0..).map(name).take_while(|path| File::create(path).is_ok()).collect()
+}
+
+/// Removes one of the files of [`take_all_inodes`].
+fn give_one_back(fillers: &mut Vec<PathBuf>) {
+    std::fs::remove_file(fillers.pop().unwrap()).unwrap();
+}
+
+/// On tmpfs a link takes an inode too.
+fn no_inodes_for_links_of_whiteouts(s: &mut Sandbox) {
+    let small = Filesystem::tmpfs("nr_inodes=20");
+    s.upper_in(small.path());
+    s.option("xino=on");
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        s.lower().file(name, "");
+    }
+    let m = s.mount();
+    let mut fillers = take_all_inodes(&small);
+    for name in names {
+        assert_errno(std::fs::remove_file(m.at(name)), Errno::NOSPC);
+        give_one_back(&mut fillers);
+        m.unlink(name);
+        assert_eq!(s.upper().nlink(name), 1);
+        assert!(s.upper().is_whiteout(name), "{name}");
+    }
+    while !fillers.is_empty() {
+        give_one_back(&mut fillers);
+    }
+    s.finish();
+}
+
+/// The one whiteout that others are linked to takes the place of the first that cannot be.
+fn no_inodes_for_more_links_of_a_whiteout(s: &mut Sandbox) {
+    let small = Filesystem::tmpfs("nr_inodes=20");
+    s.upper_in(small.path());
+    s.option("xino=on");
+    s.lower().file("a", "").file("b", "").file("c", "");
+    let m = s.mount();
+    m.unlink("a");
+    let mut fillers = take_all_inodes(&small);
+    m.unlink("b");
+    assert_eq!(s.upper().ino("a"), s.upper().ino("b"));
+    assert_errno(std::fs::remove_file(m.at("c")), Errno::NOSPC);
+    give_one_back(&mut fillers);
+    m.unlink("c");
+    assert_ne!(s.upper().ino("a"), s.upper().ino("c"));
+    while !fillers.is_empty() {
+        give_one_back(&mut fillers);
+    }
     s.finish();
 }
 
