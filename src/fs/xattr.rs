@@ -7,6 +7,9 @@ use crate::sys::{At, Errno, Result, xattr};
 use crate::union::LayerId;
 use std::ffi::CString;
 
+/// The most bytes of an attribute's name (`XATTR_NAME_MAX`).
+const NAME_MAX: usize = 255;
+
 impl Fs {
     /// The value of attribute `name` of node `id`.
     ///
@@ -30,11 +33,13 @@ impl Fs {
         })
     }
 
-    /// The names of the attributes of node `id`, each ended by a NUL byte, for root or another caller.
+    /// The names of the attributes of node `id`, each ended by a NUL byte, for root or another caller;
+    /// and the length of the list with overlay's own, for which the kernel wants room
+    /// (`fs/overlayfs/xattrs.c: ovl_listxattr`).
     ///
     /// # Errors
     /// Those of listxattr(2).
-    pub fn listxattr(&self, id: u64, by_root: bool) -> Result<Vec<u8>> {
+    pub fn listxattr(&self, id: u64, by_root: bool) -> Result<(Vec<u8>, usize)> {
         let node = self.nodes.get(id)?;
         let stored = self.on(&node, |at, _| xattr::list(at))?;
         let mut shown = Vec::with_capacity(stored.len());
@@ -48,7 +53,7 @@ impl Fs {
                 shown.push(0);
             }
         }
-        Ok(shown)
+        Ok((shown, stored.len()))
     }
 
     /// Sets attribute `name` of node `id`; `flags` are those of setxattr(2).
@@ -116,7 +121,11 @@ impl Fs {
         if name == namespace.prefix() {
             return Err(Errno::INVAL);
         }
-        CString::new(namespace.escape(name)).map_err(|_| Errno::INVAL)
+        let stored = namespace.escape(name);
+        if stored.len() > NAME_MAX && name.len() <= NAME_MAX {
+            return Err(Errno::OPNOTSUPP);
+        }
+        CString::new(stored).map_err(|_| Errno::INVAL)
     }
 }
 
