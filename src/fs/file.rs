@@ -271,6 +271,12 @@ impl Fs {
         let appends = OFlags::from_bits_retain(flags) & OFlags::APPEND;
         let (node, fd) = self.target(id, handle, OFlags::WRONLY | appends)?;
         match unprivileged {
+            // The kernel says so of root too, where that lacks `CAP_FSETID`.
+            Some(caller) if caller.uid == 0 && has_set_id(&fd)? => {
+                self.change_data(&node, &fd, caller, || {
+                    identity::without_fsetid(|| write_some(&fd, offset, bytes))
+                })
+            }
             Some(caller) => self.change_data(&node, &fd, caller, || write_some(&fd, offset, bytes)),
             None => write_some(&fd, offset, bytes),
         }
