@@ -379,7 +379,10 @@ impl Fs {
         let appends = FallocateFlags::KEEP_SIZE.contains(mode);
         refuse(protection.immutable || protection.append && !appends)?;
         let allocate = || data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length));
-        self.change_data(&node, &fd, caller, allocate)
+        self.change_data(&node, &fd, caller, allocate).inspect_err(|_| {
+            // It may have grown up to where there was no room (ext4).
+            self.attributes_changed(&node);
+        })
     }
 
     /// The next data (or hole) of node `id`, opened as `handle`, at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::common::scratch::Filesystem;
@@ -16,7 +16,7 @@ mounted_tests! {
         many_layers, paths_longer_than_path_max, many_links_of_a_whiteout;
     [root]:
         no_space_in_copy_up, no_space_for_writing, no_inodes, no_inodes_for_links_of_whiteouts,
-        no_inodes_for_more_links_of_a_whiteout, statfs_is_the_uppers;
+        no_inodes_for_more_links_of_a_whiteout, no_space_for_fallocate, statfs_is_the_uppers;
 }
 
 fn few_descriptors_many_directories(s: &mut Sandbox) {
@@ -269,6 +269,24 @@ fn no_inodes_for_more_links_of_a_whiteout(s: &mut Sandbox) {
     while !fillers.is_empty() {
         give_one_back(&mut fillers);
     }
+    s.finish();
+}
+
+/// What ext4 has allocated when room runs out may belong to the file already.
+fn no_space_for_fallocate(s: &mut Sandbox) {
+    let small = Filesystem::image("ext4", 16);
+    s.upper_in(small.path());
+    s.option("xino=on");
+    let m = s.mount();
+    m.write("f", vec![1; 10_000]);
+    let file = m.open("f", OFlags::RDWR);
+    let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 1 << 30);
+    assert_errno(allocated, Errno::NOSPC);
+    let size = s.upper().stat("f").st_size;
+    assert!(size > 10_000, "{size}");
+    assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, size);
+    assert_eq!(m.stat("f").st_size, size);
+    drop(file);
     s.finish();
 }
 
