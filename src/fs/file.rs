@@ -285,6 +285,12 @@ impl Fs {
         let appends = OFlags::from_bits_retain(flags) & OFlags::APPEND;
         let (node, fd) = self.target(id, handle, OFlags::WRONLY | appends)?;
         match unprivileged {
+            // The kernel says so of root too, where that lacks `CAP_FSETID`.
+            Some(caller) if caller.uid == 0 && has_set_id(&fd)? => {
+                self.change_data(&node, &fd, caller, || {
+                    identity::without_fsetid(|| write_some(&fd, offset, bytes))
+                })
+            }
             Some(caller) => self.change_data(&node, &fd, caller, || write_some(&fd, offset, bytes)),
             None => write_some(&fd, offset, bytes),
         }
@@ -387,7 +393,10 @@ impl Fs {
         let appends = FallocateFlags::KEEP_SIZE.contains(mode);
         refuse(protection.immutable || protection.append && !appends)?;
         let allocate = || data::retry(|| rustix::fs::fallocate(&fd, mode, offset, length));
-        self.change_data(&node, &fd, caller, allocate)
+        self.change_data(&node, &fd, caller, allocate).inspect_err(|_| {
+            // It may have grown up to where there was no room (ext4).
+            self.attributes_changed(&node);
+        })
     }
 
     /// The next data (or hole) of node `id`, opened as `handle`, at or after `offset`; `whence` is `SEEK_DATA` or `SEEK_HOLE`.

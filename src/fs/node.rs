@@ -125,6 +125,8 @@ pub struct Dir {
     pub misses: AtomicU32,
     /// `overlay.impure` is known to be set on the upper directory.
     pub impure: AtomicBool,
+    /// It is known not to be.
+    pub not_impure: AtomicBool,
     /// The upper directory is known to hold no `.wh.` names.
     pub settled: AtomicBool,
     /// Short lock: the known nodes by name.
@@ -429,6 +431,7 @@ impl Dir {
             listing: RwLock::new(None),
             misses: AtomicU32::new(0),
             impure: AtomicBool::new(false),
+            not_impure: AtomicBool::new(false),
             settled: AtomicBool::new(false),
             children: Mutex::new(HashTable::new()),
         }

@@ -5,9 +5,10 @@ use super::node::Node;
 use crate::format::origin::Origin;
 use crate::format::{Namespace, OverlayName};
 use crate::layer::origin;
-use crate::sys::{At, Result, stat, xattr};
+use crate::sys::{self, At, Result, stat, xattr};
 use crate::union::LayerId;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Fs {
@@ -45,10 +46,11 @@ impl Fs {
 
     /// Marks the upper directory of `dir` as one with children that have an origin.
     pub(super) fn set_impure(&self, dir: &Node) -> Result<()> {
-        let flag = &dir.dir()?.impure;
-        if flag.load(Ordering::Relaxed) {
+        let own = dir.dir()?;
+        if own.impure.load(Ordering::Relaxed) {
             return Ok(());
         }
+        own.not_impure.store(false, Ordering::Relaxed);
         let upper = self.upper()?;
         // Not through `on`: the caller may hold the lock on the place of what lies in it.
         let fd = self.dir_fd(dir, LayerId::UPPER)?;
@@ -56,8 +58,67 @@ impl Fs {
         if !upper.is_marked(at, OverlayName::Impure)? {
             upper.mark(at, OverlayName::Impure, b"y")?;
         }
-        flag.store(true, Ordering::Relaxed);
+        own.impure.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes the mark of [`Self::set_impure`] from a directory of upper alone that holds nothing with
+    /// another inode number than its own, as the kernel does when it begins to list one
+    /// (`fs/overlayfs/readdir.c: ovl_dir_read_impure`). What cannot be removed is left: it only costs
+    /// time.
+    pub(super) fn drop_impure(&self, node: &Arc<Node>) {
+        match self.try_drop_impure(node) {
+            Ok(false) => {}
+            Ok(true) => self.attributes_changed(node),
+            Err(e) => log::debug!("node {} stays impure: {e}", node.id),
+        }
+    }
+
+    /// Whether the mark was there, and went.
+    fn try_drop_impure(&self, node: &Arc<Node>) -> Result<bool> {
+        let dir = node.dir()?;
+        let may_be = || !dir.not_impure.load(Ordering::Relaxed) && dir.stack.is_empty();
+        if !may_be() || !node.in_upper() || !self.numbers_are_mapped() || node.is_removed() {
+            return Ok(false);
+        }
+        let upper = self.upper()?;
+        // Nobody moves anything here meanwhile.
+        let _names = dir.lock.write();
+        let fd = self.dir_fd(node, LayerId::UPPER)?;
+        let at = At::fd(fd.as_fd());
+        let marked = upper.is_marked(at, OverlayName::Impure)?;
+        if marked && self.holds_other_numbers(node, fd.as_fd())? {
+            return Ok(false);
+        }
+        if marked {
+            upper.unmark(at, OverlayName::Impure)?;
+            dir.impure.store(false, Ordering::Relaxed);
+        }
+        dir.not_impure.store(true, Ordering::Relaxed);
+        Ok(marked)
+    }
+
+    /// Whether the kernel's listings show the numbers of origins: of layers on several file systems
+    /// only with `xino=on`.
+    fn numbers_are_mapped(&self) -> bool {
+        self.fixed_lowers || self.ino_map.is_identity()
+    }
+
+    /// Whether the directory `node`, which is `fd` in upper alone, holds something with another inode
+    /// number than upper's. The caller holds its lock.
+    fn holds_other_numbers(&self, node: &Arc<Node>, fd: BorrowedFd<'_>) -> Result<bool> {
+        let mut other = false;
+        sys::list::for_each(fd, |entry| {
+            if other {
+                return Ok(());
+            }
+            if let Some(found) = self.lookup_locked(node, entry.name)? {
+                other = found.attr.ino != self.shown_ino(LayerId::UPPER, entry.ino);
+                self.forget(found.id, 1);
+            }
+            Ok(())
+        })?;
+        Ok(other)
     }
 
     /// Gives a merged upper directory that lacks one the origin of its topmost

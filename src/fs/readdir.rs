@@ -64,6 +64,9 @@ impl Fs {
     pub fn readdir(&self, id: u64, offset: u64, plus: bool, sink: &mut dyn Sink) -> Result<()> {
         let node = self.nodes.get(id)?;
         let dir = node.dir()?;
+        if offset == 0 {
+            self.drop_impure(&node);
+        }
         let _names = dir.lock.read();
         node.check_not_replaced()?;
         let mut offset = offset;

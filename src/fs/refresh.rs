@@ -68,6 +68,7 @@ impl Fs {
         self.listings.forget(node.id);
         dir.misses.store(0, Ordering::Relaxed);
         dir.impure.store(false, Ordering::Relaxed);
+        dir.not_impure.store(false, Ordering::Relaxed);
         dir.settled.store(false, Ordering::Relaxed);
         let replaced = node.is_replaced();
         let mut kept = HashSet::new();

@@ -33,11 +33,13 @@ impl Fs {
         })
     }
 
-    /// The names of the attributes of node `id`, each ended by a NUL byte, for root or another caller.
+    /// The names of the attributes of node `id`, each ended by a NUL byte, for root or another caller;
+    /// and the length of the list with overlay's own, for which the kernel wants room
+    /// (`fs/overlayfs/xattrs.c: ovl_listxattr`).
     ///
     /// # Errors
     /// Those of listxattr(2).
-    pub fn listxattr(&self, id: u64, by_root: bool) -> Result<Vec<u8>> {
+    pub fn listxattr(&self, id: u64, by_root: bool) -> Result<(Vec<u8>, usize)> {
         let node = self.nodes.get(id)?;
         let stored = self.on(&node, |at, _| xattr::list(at))?;
         let mut shown = Vec::with_capacity(stored.len());
@@ -51,7 +53,7 @@ impl Fs {
                 shown.push(0);
             }
         }
-        Ok(shown)
+        Ok((shown, stored.len()))
     }
 
     /// Sets attribute `name` of node `id`; `flags` are those of setxattr(2).

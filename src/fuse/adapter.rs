@@ -6,7 +6,7 @@
 //! request panicked, the crate answers with `EIO` when the object is dropped.
 
 use super::channel::Channel;
-use super::convert::{done, errno, new, send_value, sent_count, set_time};
+use super::convert::{done, errno, new, send_list, send_value, sent_count, set_time};
 use super::init::{Wishes, negotiate};
 use super::ioctl::Command;
 use super::passthrough::Backings;
@@ -428,7 +428,7 @@ impl Filesystem for Adapter {
         if !self.view.xattrs {
             return reply.error(fuser::Errno::ENOSYS);
         }
-        self.run(|fs| send_value(fs.listxattr(ino.0, req.uid() == 0), size, reply));
+        self.run(|fs| send_list(fs.listxattr(ino.0, req.uid() == 0), size, reply));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

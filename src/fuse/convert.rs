@@ -55,6 +55,15 @@ pub(super) fn send_value(value: sys::Result<Vec<u8>>, size: u32, reply: ReplyXat
     }
 }
 
+/// Answers LISTXATTR with a list that takes as much room as the second value says.
+pub(super) fn send_list(list: sys::Result<(Vec<u8>, usize)>, size: u32, reply: ReplyXattr) {
+    match list {
+        Ok((_, room)) if size == 0 => reply.size(room as u32),
+        Ok((_, room)) if room > size as usize => reply.error(fuser::Errno::ERANGE),
+        list => send_value(list.map(|(names, _)| names), size, reply),
+    }
+}
+
 /// The new object that a request by `caller` asks for.
 pub(super) fn new<'a>(
     caller: Caller,

@@ -28,14 +28,18 @@ pub struct Work {
     next: AtomicU64,
     /// The name of the whiteout that others are linked to; short lock, held
     /// over the one link(2) so that two threads do not make two.
-    whiteout: Mutex<Option<Vec<u8>>>,
+    whiteout: Mutex<Shared>,
 }
 
-/// How a whiteout got its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Given {
-    Link,
-    Itself,
+/// The whiteout that others are links to.
+#[derive(Debug)]
+enum Shared {
+    /// There is none yet.
+    Missing,
+    /// Its name in the work directory.
+    Named(Vec<u8>),
+    /// Linking failed: from then on each whiteout is an inode of its own.
+    Given,
 }
 
 /// An object in the work directory that is removed unless it got its place.
@@ -115,7 +119,7 @@ fn report_leftover(removed: Result<()>, name: &[u8]) {
 impl Work {
     /// Uses the open, empty directory `dir`.
     pub fn new(dir: OwnedFd, abilities: Abilities) -> Self {
-        Self { dir, abilities, next: AtomicU64::new(1), whiteout: Mutex::new(None) }
+        Self { dir, abilities, next: AtomicU64::new(1), whiteout: Mutex::new(Shared::Missing) }
     }
 
     /// The directory itself.
@@ -138,40 +142,46 @@ impl Work {
         rustix::fs::openat(&self.dir, c".", flags, Mode::from_raw_mode(0o600))
     }
 
-    /// Makes a whiteout at `at`, which must not exist: a link to the one that
-    /// all share, or a new one when there is none or it has too many links.
+    /// Makes a whiteout at `at`, which must not exist: a link to the one that all share, or a new
+    /// one when there is none or it has too many links. Where links fail for another reason, that
+    /// one itself takes the place, and whiteouts are no longer shared
+    /// (`fs/overlayfs/dir.c: ovl_whiteout`).
     ///
     /// # Errors
-    /// `EEXIST`, `ENOSPC` and the others of rename(2) and mknod(2).
+    /// `EEXIST`, `ENOSPC` and the others of link(2), mknod(2) and renameat2(2).
     pub fn whiteout(&self, at: At<'_>) -> Result<()> {
         let mut shared = self.whiteout.lock();
-        if let Some(name) = &*shared {
-            match self.give_whiteout(name, at) {
+        if let Shared::Named(name) = &*shared {
+            match self.link(name, at) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EXIST) => return Err(Errno::EXIST),
                 Err(Errno::MLINK | Errno::NOENT) => {}
-                given => {
-                    shared.take_if(|_| given == Ok(Given::Itself));
-                    return given.map(|_| ());
+                Err(_) => {
+                    self.rename(At::new(self.dir(), name), at, RenameFlags::NOREPLACE)?;
+                    *shared = Shared::Given;
+                    return Ok(());
                 }
             }
         }
         let first = self.temp();
         sys::node::make_node(first.at(), libc::S_IFCHR, 0)?;
-        let given = self.give_whiteout(&first.name, at)?;
-        *shared = Some(first.keep()).filter(|_| given == Given::Link);
+        if matches!(*shared, Shared::Given) {
+            return first.place(at);
+        }
+        match self.link(&first.name, at) {
+            Ok(()) => *shared = Shared::Named(first.keep()),
+            Err(Errno::EXIST) => return Err(Errno::EXIST),
+            Err(_) => {
+                first.place(at)?;
+                *shared = Shared::Given;
+            }
+        }
         Ok(())
     }
 
-    /// Gives the place `at` a link to the whiteout `name`, or that itself where it can have no
-    /// more, for want of room or because there are no hard links (`fs/overlayfs/dir.c: ovl_whiteout`).
-    fn give_whiteout(&self, name: &[u8], at: At<'_>) -> Result<Given> {
-        match rustix::fs::linkat(&self.dir, name, at.dir, at.name, AtFlags::empty()) {
-            Ok(()) => Ok(Given::Link),
-            Err(e @ (Errno::EXIST | Errno::MLINK | Errno::NOENT)) => Err(e),
-            Err(_) => {
-                let from = At::new(self.dir.as_fd(), name);
-                self.rename(from, at, RenameFlags::NOREPLACE).map(|()| Given::Itself)
-            }
-        }
+    /// Links what is here as `name` to `to`.
+    fn link(&self, name: &[u8], to: At<'_>) -> Result<()> {
+        rustix::fs::linkat(&self.dir, name, to.dir, to.name, AtFlags::empty())
     }
 
     /// Puts a whiteout in the place of what is at `at`, at once; a directory

@@ -64,6 +64,21 @@ pub fn as_user<T>(
     result
 }
 
+/// Runs `f` without `CAP_FSETID`, so that the file system below clears set-id bits.
+///
+/// # Errors
+/// Those of capset(2), or what `f` gives.
+pub fn without_fsetid<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caps = rustix::thread::capabilities(None)?;
+    let (own_uid, own_gid) = own_ids();
+    let guard = Restore { own_uid, own_gid, groups: None, caps };
+    let effective = caps.effective.difference(CapabilitySet::FSETID);
+    rustix::thread::set_capabilities(None, CapabilitySets { effective, ..caps })?;
+    let result = f();
+    drop(guard);
+    result
+}
+
 /// Puts the thread's identity back when it goes out of scope.
 struct Restore {
     own_uid: u32,

@@ -24,6 +24,11 @@ impl InoMap {
         Self { bits }
     }
 
+    /// Whether numbers are the real ones.
+    pub fn is_identity(self) -> bool {
+        self.bits == 0
+    }
+
     /// The number shown for inode `ino` of file system `fs` (0 is upper's).
     pub fn show(self, fs: u16, ino: u64) -> u64 {
         if self.bits == 0 {

@@ -233,9 +233,6 @@ pub fn upper(difference: &Difference, circumstances: Circumstances) -> Option<&'
     if difference.path == "." && difference.field.ends_with(".overlay.uuid") && both {
         return Some("it is a random number");
     }
-    if difference.field.ends_with(".overlay.impure") && difference.left == "absent" {
-        return Some("the kernel's readdir drops the mark when no entry needs it any more");
-    }
     None
 }
 

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::common::scratch::Filesystem;
@@ -11,9 +12,12 @@ use crate::common::{Sandbox, assert_errno, wait};
 
 mounted_tests! {
     [root userns]:
-        few_descriptors_many_directories, few_descriptors_many_open_files, few_descriptors_many_removed_files, descriptors_are_given_back,
+        few_descriptors_many_directories, few_descriptors_many_open_files,
+        few_descriptors_many_removed_files, descriptors_are_given_back,
         many_layers, paths_longer_than_path_max, many_links_of_a_whiteout;
-    [root]: no_space_in_copy_up, no_space_for_writing, no_inodes, whiteouts_without_inodes, statfs_is_the_uppers;
+    [root]:
+        no_space_in_copy_up, no_space_for_writing, no_inodes, no_inodes_for_links_of_whiteouts,
+        no_inodes_for_more_links_of_a_whiteout, no_space_for_fallocate, statfs_is_the_uppers;
 }
 
 fn few_descriptors_many_directories(s: &mut Sandbox) {
@@ -246,37 +250,77 @@ fn no_inodes(s: &mut Sandbox) {
     s.finish();
 }
 
-/// On a tmpfs every link takes an inode. What was to be shared serves where there is room for one.
-fn whiteouts_without_inodes(s: &mut Sandbox) {
-    let small = Filesystem::tmpfs("nr_inodes=24");
+/// Takes all inodes of `filesystem`, with files beside the layers.
+fn take_all_inodes(filesystem: &Filesystem) -> Vec<PathBuf> {
+    let name = |number: usize| filesystem.path().join(format!("filler{number}"));
+    (0..).map(name).take_while(|path| File::create(path).is_ok()).collect()
+}
+
+/// Removes one of the files of [`take_all_inodes`].
+fn give_one_back(fillers: &mut Vec<PathBuf>) {
+    std::fs::remove_file(fillers.pop().unwrap()).unwrap();
+}
+
+/// On tmpfs a link takes an inode too.
+fn no_inodes_for_links_of_whiteouts(s: &mut Sandbox) {
+    let small = Filesystem::tmpfs("nr_inodes=20");
     s.upper_in(small.path());
     s.option("xino=on");
-    for index in 0..4 {
-        s.lower().file(format!("low{index}"), "x");
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        s.lower().file(name, "");
     }
     let m = s.mount();
-    let fill = |name: String| rustix::fs::mknodat(CWD, m.at(name), FileType::Fifo, Mode::RUSR, 0);
-    let mut made = 0;
-    while fill(format!("f{made}")).is_ok() {
-        made += 1;
+    let mut fillers = take_all_inodes(&small);
+    for name in names {
+        assert_errno(std::fs::remove_file(m.at(name)), Errno::NOSPC);
+        give_one_back(&mut fillers);
+        m.unlink(name);
+        assert_eq!(s.upper().nlink(name), 1);
+        assert!(s.upper().is_whiteout(name), "{name}");
     }
-    assert_errno(std::fs::remove_file(m.at("low0")), Errno::NOSPC);
-    // A daemon gives inodes back once they are forgotten.
-    let remove = |name: &str| {
-        wait::until("room for a whiteout", || std::fs::remove_file(m.at(name)).is_ok());
-    };
-    // Room for one, then for a link as well, then for none.
-    m.unlink("f0");
-    remove("low0");
-    m.unlink("f1");
-    m.unlink("f2");
-    remove("low1");
-    remove("low2");
-    assert_errno(std::fs::remove_file(m.at("low3")), Errno::NOSPC);
-    for index in 3..made {
-        m.unlink(format!("f{index}"));
+    while !fillers.is_empty() {
+        give_one_back(&mut fillers);
     }
-    assert_eq!(m.names(""), ["low3"]);
+    s.finish();
+}
+
+/// The one whiteout that others are linked to takes the place of the first that cannot be.
+fn no_inodes_for_more_links_of_a_whiteout(s: &mut Sandbox) {
+    let small = Filesystem::tmpfs("nr_inodes=20");
+    s.upper_in(small.path());
+    s.option("xino=on");
+    s.lower().file("a", "").file("b", "").file("c", "");
+    let m = s.mount();
+    m.unlink("a");
+    let mut fillers = take_all_inodes(&small);
+    m.unlink("b");
+    assert_eq!(s.upper().ino("a"), s.upper().ino("b"));
+    assert_errno(std::fs::remove_file(m.at("c")), Errno::NOSPC);
+    give_one_back(&mut fillers);
+    m.unlink("c");
+    assert_ne!(s.upper().ino("a"), s.upper().ino("c"));
+    while !fillers.is_empty() {
+        give_one_back(&mut fillers);
+    }
+    s.finish();
+}
+
+/// What ext4 has allocated when room runs out may belong to the file already.
+fn no_space_for_fallocate(s: &mut Sandbox) {
+    let small = Filesystem::image("ext4", 16);
+    s.upper_in(small.path());
+    s.option("xino=on");
+    let m = s.mount();
+    m.write("f", vec![1; 10_000]);
+    let file = m.open("f", OFlags::RDWR);
+    let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 1 << 30);
+    assert_errno(allocated, Errno::NOSPC);
+    let size = s.upper().stat("f").st_size;
+    assert!(size > 10_000, "{size}");
+    assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, size);
+    assert_eq!(m.stat("f").st_size, size);
+    drop(file);
     s.finish();
 }
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, XattrFlags, lsetxattr};
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::common::{
     Backend, Caller, Context, Sandbox, Tree, assert_errno, backend, caller::ALICE, caller::BOB,
@@ -12,7 +13,7 @@ use crate::common::{
 
 mounted_tests! {
     [root userns]:
-        write_by_owner_clears_setid, write_by_root_keeps_setid, truncate_clears_setid, chown_clears_setid, chown_of_nothing,
+        write_by_owner_clears_setid, write_by_root_keeps_setid, write_by_root_without_the_capability_clears_setid, truncate_clears_setid, chown_clears_setid, chown_of_nothing,
         chmod_by_owner_only, chown_rules, chmod_drops_setgid_of_strangers, utimes_rules,
         supplementary_groups_open_doors, supplementary_group_may_create, access_answers, group_bits_count,
         search_permission_is_needed, owner_of_lower_may_change_it, write_only_directory, truncate_needs_write,
@@ -46,6 +47,23 @@ fn write_by_root_keeps_setid(s: &mut Sandbox) {
     // CAP_FSETID counts in the initial user namespace only.
     let expected = if s.context() == Context::root { 0o6755 } else { 0o755 };
     assert_eq!((m.mode("f"), s.upper().mode("f")), (expected, expected));
+}
+
+fn write_by_root_without_the_capability_clears_setid(s: &mut Sandbox) {
+    for name in ["low", "up"] {
+        let tree = if name == "low" { s.lower() } else { s.upper() };
+        tree.file(name, "x").chown(name, ALICE, ALICE).chmod(name, 0o6755);
+    }
+    let m = s.mount();
+    Caller::default().run(|| {
+        let caps = rustix::thread::capabilities(None).unwrap();
+        let effective = caps.effective.difference(CapabilitySet::FSETID);
+        rustix::thread::set_capabilities(None, CapabilitySets { effective, ..caps }).unwrap();
+        for name in ["low", "up"] {
+            m.append(name, "+");
+            assert_eq!((m.mode(name), s.upper().mode(name)), (0o755, 0o755), "{name}");
+        }
+    });
 }
 
 fn setid_survives_copy_up_by_metadata(s: &mut Sandbox) {

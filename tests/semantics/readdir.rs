@@ -15,7 +15,7 @@ mounted_tests! {
         dot_entries_once, long_names, names_of_any_bytes, deleting_while_reading, creating_while_reading,
         many_entries, two_readers_do_not_disturb, listing_after_every_kind_of_change, listing_of_opaque_directory,
         hidden_names_of_many_layers, listing_of_the_root, replaced_types_are_seen, listing_while_directory_is_renamed,
-        empty_directories, listing_after_exchange;
+        empty_directories, listing_after_exchange, listing_takes_the_mark_of_impure_directories;
 }
 
 fn names(entries: &[Entry]) -> BTreeSet<OsString> {
@@ -333,4 +333,34 @@ fn listing_while_directory_is_renamed(s: &mut Sandbox) {
     seen.extend(rest(&directory, 200));
     assert_eq!(names(&seen).len(), 52);
     assert_eq!(m.names("b").len(), 50);
+}
+
+/// A directory of upper alone is marked while something from below is in it, and until it is listed
+/// then.
+fn listing_takes_the_mark_of_impure_directories(s: &mut Sandbox) {
+    s.lower().file("f", "").file("g", "").file("merged/h", "");
+    s.upper().dir("old").set_xattr("old", s.overlay_xattr("impure"), "y");
+    s.upper().file("old/f", "").dir("merged");
+    let (upper, mark) = (s.upper(), s.overlay_xattr("impure"));
+    let m = s.mount();
+    let marked = |name| upper.xattr(name, &mark).is_some();
+    m.dir("new");
+    for name in ["f", "g"] {
+        m.rename(name, format!("new/{name}"));
+    }
+    m.write("merged/h", "");
+    assert_eq!((m.names("new"), marked("new")), (vec!["f".into(), "g".into()], true));
+    m.unlink("new/f");
+    assert_eq!((m.names("new"), marked("new")), (vec!["g".into()], true));
+    m.rename("new/g", "g");
+    assert!(marked("new"));
+    let before = m.stat("new");
+    assert_eq!((m.names("new").len(), marked("new")), (0, false));
+    let after = m.stat("new");
+    assert!((before.st_ctime, before.st_ctime_nsec) < (after.st_ctime, after.st_ctime_nsec));
+    assert_eq!((m.names("old"), marked("old")), (vec!["f".into()], false));
+    m.unlink("merged/h");
+    assert_eq!((m.names("merged").len(), marked("merged")), (0, true));
+    m.rename("g", "new/g");
+    assert_eq!((m.names("new"), marked("new")), (vec!["g".into()], true));
 }

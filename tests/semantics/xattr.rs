@@ -15,7 +15,8 @@ mounted_tests! {
     [root userns user]:
         set_get_list_remove, flags_decide, values_of_all_sizes, names_of_any_bytes, missing_names, short_buffers;
     [root userns]:
-        own_names_are_escaped, own_names_are_hidden, directories_and_the_root, user_names_on_other_types,
+        own_names_are_escaped, own_names_are_hidden, own_names_take_room, escaped_names_that_are_too_long,
+        directories_and_the_root, user_names_on_other_types,
         access_needs_permission, access_acl_follows_chmod, access_acl_grants_and_denies, acl_on_lower_copies_up,
         default_acl_on_files_is_refused, removing_an_acl, acl_of_another_is_refused, invalid_acls,
         acl_chmod_keeps_named_entries, setfacl_and_getfacl;
@@ -114,6 +115,35 @@ fn short_buffers(s: &mut Sandbox) {
     let mut list = [0; 6];
     assert_errno(rustix::fs::llistxattr(m.at("f"), &mut list), Errno::RANGE);
     assert_eq!(rustix::fs::llistxattr_query(m.at("f")).unwrap(), "user.a\0".len());
+}
+
+/// Who asks for the length of the list is told that of the stored one, and must have room for it.
+fn own_names_take_room(s: &mut Sandbox) {
+    s.lower().file("f", "").set_xattr("f", "user.a", "");
+    let m = s.mount();
+    m.chmod("f", 0o600);
+    let stored = rustix::fs::llistxattr_query(s.upper().at("f")).unwrap();
+    assert!(stored > "user.a\0".len());
+    assert_eq!(rustix::fs::llistxattr_query(m.at("f")).unwrap(), stored);
+    let mut list = vec![0; stored];
+    assert_errno(rustix::fs::llistxattr(m.at("f"), &mut list[1..]), Errno::RANGE);
+    assert_eq!(rustix::fs::llistxattr(m.at("f"), &mut list[..]).unwrap(), "user.a\0".len());
+}
+
+fn escaped_names_that_are_too_long(s: &mut Sandbox) {
+    s.lower().file("f", "");
+    let m = s.mount();
+    let of_length = |len: usize| format!("{:n<len$}", s.overlay_xattr(""));
+    let (fits, long) = (of_length(247), of_length(248));
+    for name in [&long, &of_length(255)] {
+        assert_errno(get(&m, "f", name, 9), Errno::OPNOTSUPP);
+        let set = rustix::fs::lsetxattr(m.at("f"), name, b"1", XattrFlags::empty());
+        assert_errno(set, Errno::OPNOTSUPP);
+        assert_errno(rustix::fs::lremovexattr(m.at("f"), name), Errno::OPNOTSUPP);
+    }
+    assert!(!s.upper().exists("f"));
+    m.set_xattr("f", &fits, "1");
+    assert_eq!(get(&m, "f", &fits, 9).unwrap(), b"1");
 }
 
 /// Overlay's own prefix, set through the mount, is stored one level down; nesting works.
