@@ -170,7 +170,7 @@ fn choose<T>(
             Err(refused(format!("no image is called {wanted}; there are: {shown}")))
         }
         (Some(_), _, _) => {
-            Err(refused(format!("there are several images in it; name one with --image: {shown}")))
+            Err(refused(format!("there are several images in it; name one with --image-name: {shown}")))
         }
     }
 }

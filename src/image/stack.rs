@@ -60,7 +60,12 @@ impl Stack {
     /// Opens `folders`, topmost first.
     pub fn open(folders: &[PathBuf], style: Style) -> Result<Self> {
         let layers = folders.iter().map(|path| Ok((path.clone(), open_folder(path)?)));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, style })
+        Ok(Self::of(layers.collect::<Result<_>>()?, style))
+    }
+
+    /// The stack of these folders, topmost first.
+    pub fn of(layers: Vec<(PathBuf, OwnedFd)>, style: Style) -> Self {
+        Self { layers, style }
     }
 
     /// How its layers are read.
@@ -187,9 +192,9 @@ impl Stack {
     }
 
     /// What the directory `path` is made of in the layers from `first` on.
-    fn directory(&self, first: usize, path: &[u8]) -> Result<Vec<Part>> {
+    pub fn directory(&self, first: usize, path: &[u8]) -> Result<Vec<Part>> {
         let mut parts = self.roots(first);
-        for name in path.split(|&byte| byte == b'/') {
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             parts = match self.lookup(&parts, name)? {
                 Seen::Object(object) => object.parts,
                 Seen::Nothing | Seen::Whiteout => Vec::new(),
