@@ -124,6 +124,7 @@ pub fn unpack(
 ) -> Result<Imported> {
     let mut budget = Budget::new(max_size, style.stop.clone());
     let above = to.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let place = Place::new(to, 0o700)?;
     let store = Store::open(from, above, &mut budget)?;
     let in_image =
         |error: MountError| MountError::new(error.failure, format!("{}: {error}", from.display()));
@@ -131,7 +132,6 @@ pub fn unpack(
     let sizes = image.layers.iter().map(|blob| Ok(store.read(&blob.name)?.1));
     let total: u64 = sizes.sum::<Result<_>>().map_err(in_image)?;
     let progress = |bytes| progress(bytes, total);
-    let place = Place::new(to, 0o700)?;
     let mut lost = Lost::default();
     let digits = image.layers.len().to_string().len();
     // From the bottom up.

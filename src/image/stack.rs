@@ -68,6 +68,26 @@ impl Stack {
         Self { layers, style }
     }
 
+    /// Refuses `target`, which is to be made, when it would be in one of the layers.
+    pub fn check_outside(&self, target: &Path) -> Result<()> {
+        let above = target.parent().filter(|path| !path.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        let real = |path: &Path| {
+            path.canonicalize().map_err(|error| refused(format!("{}: {error}", path.display())))
+        };
+        let real_above = real(above)?;
+        for (layer, _) in &self.layers {
+            if real_above.starts_with(real(layer)?) {
+                return Err(refused(format!(
+                    "{} lies in the layer {}; name a place outside of it",
+                    target.display(),
+                    layer.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// How its layers are read.
     pub fn style(&self) -> &Style {
         &self.style
