@@ -55,12 +55,12 @@ impl IdMap {
     }
 }
 
-/// Reads `DISK:VIEW:COUNT[:DISK:VIEW:COUNT…]`, which podman begins with a `:`; `None` when it
-/// is anything else.
+/// Reads `DISK:VIEW:COUNT[:DISK:VIEW:COUNT…]`, which podman begins with a `:`, and in which the
+/// manual of fuse-overlayfs has commas between ranges; `None` when it is anything else.
 pub fn ranges(list: &str) -> Option<Vec<Range>> {
     let list = list.strip_prefix(':').unwrap_or(list);
     let numbers: Vec<u32> =
-        list.split(':').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+        list.split([':', ',']).map(|number| number.parse().ok()).collect::<Option<_>>()?;
     let (triples, rest) = numbers.as_chunks::<3>();
     let range = |&[disk, view, count]: &[u32; 3]| {
         // The largest number is chown(2)'s "no change".
@@ -111,6 +111,8 @@ mod tests {
             assert_eq!(ranges(list), None, "{list}");
         }
         assert!(ranges("0:0:4294967295").is_some());
-        assert_eq!(ranges(":0:1:5:5:0:1"), ranges("0:1:5:5:0:1"));
+        for other in [":0:1:5:5:0:1", "0:1:5,5:0:1"] {
+            assert_eq!(ranges(other), ranges("0:1:5:5:0:1"));
+        }
     }
 }

@@ -13,20 +13,34 @@ use std::path::PathBuf;
 ///
 /// The pieces keep their backslashes. An empty `list` is one empty piece.
 pub fn split_escaped(list: &[u8], separator: u8) -> Vec<&[u8]> {
-    split(list, separator, |_| false)
+    split(list, separator, |_| false, |_, _| false)
 }
 
 /// Splits an `-o` list at its commas.
 ///
 /// An SELinux context in double quotes (`context="u:r:t:s0:c1,c2"`) stays one
-/// piece, as in mount(8).
+/// piece, as in mount(8), and so do ranges of ids (`uidmapping=0:1:2,3:4:5`), as
+/// in the manual of fuse-overlayfs.
 pub fn split_options(list: &[u8]) -> Vec<&[u8]> {
-    split(list, b',', |piece| piece.ends_with(b"context="))
+    split(list, b',', |piece| piece.ends_with(b"context="), continues_ranges)
+}
+
+/// Whether `rest` begins with ranges that belong to the mapping in `before`.
+fn continues_ranges(before: &[u8], rest: &[u8]) -> bool {
+    let first = rest.split(|&byte| byte == b',').next().unwrap_or_default();
+    let is_mapping = [&b"uidmapping="[..], b"gidmapping="].iter().any(|it| before.starts_with(it));
+    is_mapping && first.contains(&b':') && first.iter().all(|b| b.is_ascii_digit() || *b == b':')
 }
 
 /// Splits at `separator`, but not behind a backslash, nor between double quotes
-/// of which the first follows a beginning of a piece that `quotes_follow` accepts.
-fn split(list: &[u8], separator: u8, quotes_follow: impl Fn(&[u8]) -> bool) -> Vec<&[u8]> {
+/// of which the first follows a beginning of a piece that `quotes_follow` accepts,
+/// nor where `continues` says of a piece and what is behind its end that they belong together.
+fn split(
+    list: &[u8],
+    separator: u8,
+    quotes_follow: impl Fn(&[u8]) -> bool,
+    continues: impl Fn(&[u8], &[u8]) -> bool,
+) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     let (mut rest, mut at) = (list, 0);
     let (mut escaped, mut quoted) = (false, false);
@@ -39,10 +53,13 @@ fn split(list: &[u8], separator: u8, quotes_follow: impl Fn(&[u8]) -> bool) -> V
         } else if byte == b'"' {
             quoted = !quoted && quotes_follow(before);
         } else if byte == separator && !quoted {
-            pieces.push(before);
-            rest = from_here.strip_prefix(&[separator]).unwrap_or_default();
-            at = 0;
-            continue;
+            let behind = from_here.strip_prefix(&[separator]).unwrap_or_default();
+            if !continues(before, behind) {
+                pieces.push(before);
+                rest = behind;
+                at = 0;
+                continue;
+            }
         }
         at += 1;
     }
@@ -94,13 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn option_lists_keep_quoted_contexts_whole() {
+    fn option_lists_keep_contexts_and_ranges_whole() {
         let cases: &[(&[u8], &[&[u8]])] = &[
             (b"ro,,nodev,", &[b"ro", b"", b"nodev", b""]),
             (b"lowerdir=a\\,b:c,ro", &[b"lowerdir=a\\,b:c", b"ro"]),
             (b"context=\"u:r:t:s0:c1,c2\",ro", &[b"context=\"u:r:t:s0:c1,c2\"", b"ro"]),
             (b"upperdir=a\"b,ro", &[b"upperdir=a\"b", b"ro"]),
             (b"context=\"open,ro", &[b"context=\"open,ro"]),
+            (b"uidmapping=0:1:2,3:4:5,6:7:8,ro", &[b"uidmapping=0:1:2,3:4:5,6:7:8", b"ro"]),
+            (b"gidmapping=0:1:2,,3:4:5", &[b"gidmapping=0:1:2", b"", b"3:4:5"]),
+            (b"timeout=0,3:4:5,ro", &[b"timeout=0", b"3:4:5", b"ro"]),
         ];
         for (list, pieces) in cases {
             assert_eq!(split_options(list), *pieces, "{}", list.escape_ascii());

@@ -42,6 +42,7 @@ pub const CHOICES: &[Choice] = &[
 /// Names that are refused whatever their value is.
 pub const REFUSED: &[(&str, &str)] = &[
     ("plugins", "is not supported: there are no plugins"),
+    ("ino32_t", "is not supported: inode numbers have 64 bits"),
     ("nooverride_creds", NOT_YET),
     ("context", NOT_YET),
     ("fscontext", NOT_YET),

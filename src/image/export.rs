@@ -47,6 +47,8 @@ type Output<'a> = Hashed<Packer<Hashed<BufWriter<&'a File>>>>;
 /// What cannot be read, written, or expressed in an archive; `to` is as before then.
 pub fn write(folders: &[PathBuf], to: &Path, latest: Option<i64>, style: Style) -> Result<Written> {
     let stack = Stack::open(folders, style)?;
+    let to = &place_of(to)?;
+    stack.check_outside(to)?;
     let above = to.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = |error: io::Error| refused(format!("{} cannot be written: {error}", to.display()));
     let permissions = std::fs::Permissions::from_mode(0o666);
@@ -74,6 +76,24 @@ pub fn write(folders: &[PathBuf], to: &Path, latest: Option<i64>, style: Style) 
     file.sync_all().map_err(cannot)?;
     name.persist(to).map_err(|error| cannot(error.error))?;
     Ok(written)
+}
+
+/// Where the archive `to` is, which is a regular file, or nothing yet: a rename puts it there, and
+/// must not replace a device or a link.
+fn place_of(to: &Path) -> Result<PathBuf> {
+    if to == Path::new("-") {
+        return Err(refused("an archive cannot be written to the standard output; name a file"));
+    }
+    match to.metadata() {
+        Ok(found) if !found.is_file() => {
+            Err(refused(format!("{} is no regular file; name one", to.display())))
+        }
+        Ok(_) => to
+            .canonicalize()
+            .map_err(|error| refused(format!("{} cannot be written: {error}", to.display()))),
+        // What else is wrong shows when it is made.
+        Err(_) => Ok(to.to_owned()),
+    }
 }
 
 struct Archive<'a> {

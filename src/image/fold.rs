@@ -36,6 +36,7 @@ struct Fold<'a> {
 /// What cannot be read or written, redirects and metadata-only files; nothing is left then.
 pub fn fold(folders: &[PathBuf], to: &Path, style: Style) -> Result<()> {
     let stack = Stack::open(folders, style)?;
+    stack.check_outside(to)?;
     let place = Place::new(to, 0o700)?;
     Fold { stack: &stack, place: &place, links: HashMap::new() }.run()?;
     place.put()

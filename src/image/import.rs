@@ -9,13 +9,14 @@ use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::below::Below;
 use super::manifest::{Blob, Image};
 use super::pack::{Hashed, Unpacker};
 use super::place::Place;
 use super::store::Store;
 use super::tar::Archive;
 use super::unpack::{Folder, Lost};
-use super::{Result, Stop, Style, failed, refused};
+use super::{Result, Stop, Style, refused};
 use crate::error::MountError;
 
 /// The most entries of an image, directories without an entry of their own included.
@@ -123,6 +124,7 @@ pub fn unpack(
 ) -> Result<Imported> {
     let mut budget = Budget::new(max_size, style.stop.clone());
     let above = to.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let place = Place::new(to, 0o700)?;
     let store = Store::open(from, above, &mut budget)?;
     let in_image =
         |error: MountError| MountError::new(error.failure, format!("{}: {error}", from.display()));
@@ -130,46 +132,45 @@ pub fn unpack(
     let sizes = image.layers.iter().map(|blob| Ok(store.read(&blob.name)?.1));
     let total: u64 = sizes.sum::<Result<_>>().map_err(in_image)?;
     let progress = |bytes| progress(bytes, total);
-    let place = Place::new(to, 0o700)?;
     let mut lost = Lost::default();
     let digits = image.layers.len().to_string().len();
-    let mut layers = Vec::new();
+    // From the bottom up.
+    let mut layers: Vec<String> = Vec::new();
     for (index, blob) in image.layers.iter().enumerate() {
         let number = index + 1;
         let name = format!("{number:0digits$}");
-        let opaque = layer(&store, blob, &place, &name, style, (&mut budget, &mut lost), &progress)
+        layers.push(name);
+        let below = Below::new(&place, layers.iter().rev().map(String::as_str).collect(), style);
+        let opaque = layer(&store, blob, below, (&mut budget, &mut lost), &progress)
             .map_err(|error| MountError::new(error.failure, format!("layer {number}: {error}")))
             .map_err(in_image)?;
         if opaque {
-            layers.clear();
+            layers.drain(..layers.len() - 1);
         }
-        layers.push(place.target().join(name));
     }
+    let layers = layers.iter().rev().map(|name| place.target().join(name)).collect();
     keep_config(&place, &image.config)?;
     budget.check().map_err(|error| refused(error.to_string()))?;
     place.put()?;
-    layers.reverse();
     Ok(Imported { layers, lost })
 }
 
-/// Unpacks one layer to the folder `name`; whether it hides all those below.
+/// Unpacks one layer to the topmost folder of `below`; whether it hides all the others.
 fn layer(
     store: &Store,
     blob: &Blob,
-    place: &Place,
-    name: &str,
-    style: &Style,
+    below: Below<'_>,
     (budget, lost): (&mut Budget, &mut Lost),
     progress: &dyn Fn(u64),
 ) -> Result<bool> {
     let cannot = |error: io::Error| refused(format!("it cannot be read: {error}"));
-    let root = new_folder(place, name)?;
+    let root = below.new_folder()?;
     let (packed, _) = store.read(&blob.name)?;
     let packed = Hashed::new(Counted { inner: packed, progress });
     let plain = budget.limit(Unpacker::new(packed).map_err(cannot)?);
     let mut plain = Hashed::new(plain);
-    let opaque = Folder::new(root.as_fd(), style.namespace, budget, lost)
-        .fill(&mut Archive::new(&mut plain))?;
+    let opaque =
+        Folder::new(root.as_fd(), below, budget, lost).fill(&mut Archive::new(&mut plain))?;
     // What is behind the end of the archive counts for the digests.
     io::copy(&mut plain, &mut io::sink()).map_err(cannot)?;
     let (plain, diff_id, _) = plain.finish();
@@ -184,13 +185,6 @@ fn layer(
         }
     }
     Ok(opaque)
-}
-
-fn new_folder(place: &Place, name: &str) -> Result<rustix::fd::OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::mkdirat(place.root(), name, Mode::RWXU)
-        .and_then(|()| rustix::fs::openat(place.root(), name, flags, Mode::empty()))
-        .map_err(|errno| failed(place.target().join(name), errno))
 }
 
 fn keep_config(place: &Place, config: &[u8]) -> Result<()> {

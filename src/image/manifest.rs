@@ -169,9 +169,9 @@ fn choose<T>(
         (None, _, Some(wanted)) => {
             Err(refused(format!("no image is called {wanted}; there are: {shown}")))
         }
-        (Some(_), _, _) => {
-            Err(refused(format!("there are several images in it; name one with --image: {shown}")))
-        }
+        (Some(_), _, _) => Err(refused(format!(
+            "there are several images in it; name one with --image-name: {shown}"
+        ))),
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `store` | the members of an image archive or folder |
 //! | `manifest` | which of them make up an image |
 //! | `unpack` | one archive to one layer folder |
+//! | `below` | what layers below say of its directories |
 //! | `import` | an image to layer folders |
 //!
 //! **Invariant:** archives, images and layers are hostile input. Nothing is written outside of the
@@ -24,6 +25,7 @@
 //! **Invariant:** a destination appears whole or not at all: it is built beside its place under
 //! another name, synced, and renamed.
 
+mod below;
 mod changes;
 pub mod diff;
 pub mod export;

@@ -60,7 +60,32 @@ impl Stack {
     /// Opens `folders`, topmost first.
     pub fn open(folders: &[PathBuf], style: Style) -> Result<Self> {
         let layers = folders.iter().map(|path| Ok((path.clone(), open_folder(path)?)));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, style })
+        Ok(Self::of(layers.collect::<Result<_>>()?, style))
+    }
+
+    /// The stack of these folders, topmost first.
+    pub fn of(layers: Vec<(PathBuf, OwnedFd)>, style: Style) -> Self {
+        Self { layers, style }
+    }
+
+    /// Refuses `target`, which is to be made, when it would be in one of the layers.
+    pub fn check_outside(&self, target: &Path) -> Result<()> {
+        let above = target.parent().filter(|path| !path.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        let real = |path: &Path| {
+            path.canonicalize().map_err(|error| refused(format!("{}: {error}", path.display())))
+        };
+        let real_above = real(above)?;
+        for (layer, _) in &self.layers {
+            if real_above.starts_with(real(layer)?) {
+                return Err(refused(format!(
+                    "{} lies in the layer {}; name a place outside of it",
+                    target.display(),
+                    layer.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// How its layers are read.
@@ -188,9 +213,9 @@ impl Stack {
     }
 
     /// What the directory `path` is made of in the layers from `first` on.
-    fn directory(&self, first: usize, path: &[u8]) -> Result<Vec<Part>> {
+    pub fn directory(&self, first: usize, path: &[u8]) -> Result<Vec<Part>> {
         let mut parts = self.roots(first);
-        for name in path.split(|&byte| byte == b'/') {
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
             parts = match self.lookup(&parts, name)? {
                 Seen::Object(object) => object.parts,
                 Seen::Nothing | Seen::Whiteout => Vec::new(),

@@ -14,15 +14,16 @@ use std::sync::Arc;
 use ::tar::EntryType;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::below::Below;
 use super::import::Budget;
-use super::object::SELINUX;
+use super::object::{SELINUX, Xattr};
 use super::tar::{Archive, Entry};
 use super::{Result, join, path_of, refused, split};
 use crate::error::MountError;
 use crate::format::{Namespace, OverlayName, dot_wh};
 use crate::layer::work::remove_tree;
 use crate::sys::node::SetTime;
-use crate::sys::{self, At, Errno, Kind, Time, xattr};
+use crate::sys::{self, At, Errno, Kind, Stat, Time, xattr};
 
 /// Zeros of this length become a hole.
 const PIECE: usize = 64 << 10;
@@ -41,6 +42,7 @@ pub struct Lost {
 /// A layer folder that is being filled.
 pub struct Folder<'a> {
     root: BorrowedFd<'a>,
+    below: Below<'a>,
     namespace: Namespace,
     /// Owners can be given away.
     owners: bool,
@@ -56,11 +58,11 @@ pub struct Folder<'a> {
 
 /// The attributes of an object.
 struct Attributes {
-    /// User and group; `None`: who imports.
+    /// User and group; `None`: nobody said, who imports.
     owner: Option<(u64, u64)>,
     mode: u32,
     mtime: Option<Time>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Vec<Xattr>,
 }
 
 impl Attributes {
@@ -69,7 +71,13 @@ impl Attributes {
         Self { owner: Some((uid, gid)), mode, mtime: Some(mtime), xattrs }
     }
 
-    /// Of a directory that has no entry of its own.
+    /// Those of another directory.
+    fn like(stat: &Stat, xattrs: Vec<Xattr>) -> Self {
+        let owner = Some((stat.uid.into(), stat.gid.into()));
+        Self { owner, mode: stat.mode & 0o7777, mtime: Some(stat.mtime), xattrs }
+    }
+
+    /// Of a directory that has no entry of its own, and is in no layer below.
     fn implied() -> Self {
         Self { owner: None, mode: 0o755, mtime: None, xattrs: Vec::new() }
     }
@@ -104,16 +112,26 @@ fn wrong<T>(what: &str) -> Step<T> {
 }
 
 impl<'a> Folder<'a> {
-    /// Fills the empty folder `root`.
+    /// Fills the empty folder `root`, which is the topmost of `below`.
     pub fn new(
         root: BorrowedFd<'a>,
-        namespace: Namespace,
+        below: Below<'a>,
         budget: &'a mut Budget,
         lost: &'a mut Lost,
     ) -> Self {
         let directories = BTreeMap::from([(Vec::new(), Attributes::implied())]);
         let owners = sys::identity::may_chown();
-        Self { root, namespace, owners, budget, lost, directories, recent: None, opaque: false }
+        Self {
+            root,
+            namespace: below.namespace(),
+            below,
+            owners,
+            budget,
+            lost,
+            directories,
+            recent: None,
+            opaque: false,
+        }
     }
 
     /// Unpacks `archive`; whether all layers below are hidden.
@@ -410,7 +428,7 @@ impl<'a> Folder<'a> {
     }
 
     /// Overlay's own names in an archive are somebody else's: they are stored escaped.
-    fn set_xattrs(&mut self, at: At<'_>, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Step<()> {
+    fn set_xattrs(&mut self, at: At<'_>, xattrs: Vec<Xattr>) -> Step<()> {
         for (name, value) in xattrs.into_iter().filter(|(name, _)| name != SELINUX) {
             let stored = CString::new(self.namespace.escape(&name)).map_err(|_| Errno::INVAL)?;
             match xattr::set(at, &stored, &value, 0) {
@@ -424,7 +442,13 @@ impl<'a> Folder<'a> {
     /// Gives the directories their attributes, those below first.
     fn finish(&mut self) -> Result<()> {
         self.recent = None;
-        while let Some((path, attributes)) = self.directories.pop_last() {
+        while let Some((path, mut attributes)) = self.directories.pop_last() {
+            if attributes.owner.is_none()
+                && !self.opaque
+                && let Some((stat, xattrs)) = self.below.directory(&path)?
+            {
+                attributes = Attributes::like(&stat, xattrs);
+            }
             let dir = sys::node::open_dir_path(self.root, &path);
             let done = dir
                 .map_err(Wrong::from)

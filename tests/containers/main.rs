@@ -1,5 +1,6 @@
 //! Real container tools with ovlfuse as their mount program: podman and buildah of an ordinary user,
-//! without a network. The scripts beside this file say what they do.
+//! without a network; and what podman, umoci, bubblewrap and runc do beside and on top of it. The scripts
+//! beside this file say what they do.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
@@ -62,11 +63,26 @@ fn images_are_those_of_fuse_overlayfs_and_of_the_kernel() {
     run(Command::new("cmp").arg(said("ours")).arg(said("theirs")));
 }
 
-/// Runs `script` with the program under test and `others` as the ordinary user.
-fn as_user(name: &str, others: &[&Path]) {
+/// Runs `script` with the program under test and `others`.
+fn run_as(who: Context, name: &str, others: &[&Path]) {
     let (directory, shared) = (scratch::directory(), shared());
     let arguments = [&[shared.program.as_path()], others].concat();
-    script(Context::user, &shared.files, &directory.path().join("here"), name, &arguments);
+    script(who, &shared.files, &directory.path().join("here"), name, &arguments);
+}
+
+fn as_user(name: &str, others: &[&Path]) {
+    run_as(Context::user, name, others);
+}
+
+#[test]
+fn images_to_layers_and_back() {
+    run_as(Context::root, "images.sh", &[]);
+}
+
+#[test]
+fn bubblewrap_and_runc_run_in_a_mount() {
+    run_as(Context::root, "clients.sh", &[]);
+    as_user("clients.sh", &[]);
 }
 
 #[test]

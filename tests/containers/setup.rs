@@ -43,7 +43,8 @@ fn provide(directory: &Path) -> PathBuf {
     trim.stdout(File::create(files.join(debian::ROOT)).unwrap());
     assert!(trim.status().unwrap().success(), "{trim:?}");
     std::fs::remove_file(whole).unwrap();
-    run(Command::new("cp").args(["-r", &format!("{FOLDER}/."), "-t"]).arg(&context));
+    let prelude = format!("{FOLDER}/../common/prelude.sh");
+    run(Command::new("cp").args(["-r", &format!("{FOLDER}/."), &prelude, "-t"]).arg(&context));
     run(Command::new("chmod").args(["-R", "a+rX"]).arg(&files));
     files
 }

@@ -80,6 +80,31 @@ scripts! {
         is lower cat merged/f
         umount merged"#;
 
+    // The examples of the manual as they stand there, with the link that it wants.
+    [root] fstab_and_unit_of_the_manual: concat!("manual=$(cat <<'END OF MANUAL'\n", include_str!("../../docs/ovlfuse.1.md"), "\nEND OF MANUAL\n)", r#"
+        example() { awk -v "start=$1" '!on { on = $0 ~ start; next } /^    |^$/ { print substr($0, 5); next } { exit }' <<<"$manual"; }
+        mkdir sbin sbin-work && mv lower base
+        mount -t overlay none -o "lowerdir=$(readlink -f /sbin),upperdir=$here/sbin,workdir=$here/sbin-work" "$(readlink -f /sbin)"
+        ln -s "$OVLFUSE" /sbin/mount.fuse.ovlfuse
+        mount --bind "$here" /srv
+        works() {
+            is 'union fuse.ovlfuse' findmnt -rno SOURCE,FSTYPE --mountpoint /srv/merged
+            is lower cat /srv/merged/f
+            echo x >/srv/merged/x && rm /srv/upper/x
+            umount /srv/merged
+        }
+        example '^A line of `/etc/fstab`' >fstab
+        mount -T fstab /srv/merged
+        works
+        example '^A systemd unit' >srv-merged.mount
+        is '' systemd-analyze verify ./srv-merged.mount
+        cp srv-merged.mount other.mount
+        ! systemd-analyze verify ./other.mount 2>/dev/null
+        # What systemd does with it.
+        setting() { sed -n "s/^$1=//p" srv-merged.mount; }
+        mount "$(setting What)" "$(setting Where)" -t "$(setting Type)" -o "$(setting Options)"
+        works"#);
+
     [root user userns] list: r#"
         mount_here
         "$OVLFUSE" list >said

@@ -130,4 +130,37 @@ D /x' "$OVLFUSE" diff --whiteouts dot_wh upper lower
         rm upper/f
         python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("upper/socket")'
         "$OVLFUSE" export upper -o b.tar >said 2>&1; grep -q '1 sockets' said"#;
+
+    [root user userns] places_that_are_refused: r#"
+        umask 022
+        touch upper/f
+        listed=$(find . -path ./tmp -prune -o -print | sort)
+        unchanged() { is "$listed" sh -c 'find . -path ./tmp -prune -o -print | sort'; }
+        # In a layer, it would be part of what is read.
+        for at in upper/x upper/d/../x lower/x "$here/upper/x"; do
+            mkdir upper/d; listed+=$'\n./upper/d'; listed=$(sort <<<"$listed")
+            refused 10 'lies in the layer' "$OVLFUSE" export upper lower -o "$at"
+            refused 10 'lies in the layer' "$OVLFUSE" commit upper lower "$at"
+            unchanged
+            rmdir upper/d; listed=$(grep -v upper/d <<<"$listed")
+        done
+        # The place of something else.
+        mkfifo fifo; mkdir dir; ln -s /dev/null null
+        listed=$(find . -path ./tmp -prune -o -print | sort)
+        for at in fifo dir null; do
+            refused 10 'no regular file' "$OVLFUSE" export upper lower -o "$at"
+        done
+        [[ -p fifo && -L null ]]
+        refused 10 'name a file' "$OVLFUSE" export upper lower -o -
+        refused 10 'missing: No such file or directory' "$OVLFUSE" export upper lower -o missing/x
+        refused 10 'missing: No such file or directory' "$OVLFUSE" commit upper lower missing/x
+        unchanged
+        # A link to a file stays one.
+        touch file; ln -s file link
+        "$OVLFUSE" export upper lower -o link >said
+        [[ -L link && -s file ]]
+        # The destination is looked at first.
+        refused 10 'missing: No such file or directory' "$OVLFUSE" import nothing missing/x
+        refused 10 'exists' "$OVLFUSE" import nothing dir
+        refused 10 'no name for a new folder' "$OVLFUSE" import nothing .."#;
 }

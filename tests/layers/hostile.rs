@@ -177,6 +177,8 @@ o' bash -c 'cd merged; find * | sort'
         try 'No such file' missing
         try 'neither' /dev/null
         refused 10 'no image is called' "$OVLFUSE" import --image-name nobody good back
+        python3 -c 'import json; items = json.load(open("x/manifest.json")); json.dump(items * 2, open("x/manifest.json", "w"))'
+        try '--image-name: test:latest' x
         mkdir back; refused 10 'exists' "$OVLFUSE" import good back; is '' ls back; rmdir back"#);
 
     [root user userns] interrupted: hostile!(r#"

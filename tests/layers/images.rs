@@ -35,4 +35,28 @@ scripts! {
         # What podman adds for itself.
         listing "$root" | grep -avE '^(dev|proc|sys|run|etc/(hosts|hostname|resolv.conf))( |/)' >theirs || true
         diff -a listed theirs || complain "podman shows another tree""#;
+
+    // A directory that an archive only names in paths is the one of the layers below, unless hidden.
+    [root user userns] directories_without_an_entry: r#"
+        umask 022
+        layer() { python3 "$IMAGE" layer "$1.tar" <<<"[$2]"; }
+        dir() { echo "dict(name='$1', type=DIRTYPE, mode=$2, mtime=$3, pax_headers={'SCHILY.xattr.user.of': '$1'})"; }
+        layer 1 "$(dir . 0o711 5), $(dir d 0o700 6), $(dir d/e 0o750 7), $(dir gone 0o700 8), $(dir o 0o700 9), dict(name='o/p/x'), dict(name='f')"
+        layer 2 "dict(name='d/e/x'), dict(name='.wh.gone'), $(dir o 0o705 10), dict(name='o/.wh..wh..opq'), dict(name='d/link', type=SYMTYPE, linkname='e')"
+        layer 3 "dict(name='d/e/y'), dict(name='gone/x'), dict(name='o/p/y'), dict(name='f/x'), dict(name='d/link/x')"
+        python3 "$IMAGE" saved image 1.tar 2.tar 3.tar
+        "$OVLFUSE" import image back >lowerdir
+        for n in 2 3; do
+            is '711 5' stat -c '%a %Y' back/$n
+            is '700 6' stat -c '%a %Y' back/$n/d
+            is '750 7' stat -c '%a %Y' back/$n/d/e
+            is d/e getfattr --only-values -n user.of back/$n/d/e
+            if [[ $CONTEXT != user ]]; then is 0:0 stat -c %u:%g back/$n/d; fi
+        done
+        is '705 10' stat -c '%a %Y' back/3/o
+        for dir in gone o/p f d/link; do
+            is 755 stat -c %a back/3/$dir
+            (($(stat -c %Y back/3/$dir) > 10)) && [[ -z $(getfattr -d back/3/$dir) ]]
+        done
+        is '' find . -maxdepth 1 -name '.ovlfuse*'"#;
 }
