@@ -5,7 +5,7 @@
 
 use super::overlap::{self, Member};
 use super::owners::Owners;
-use super::work::{Abilities, Work, make_dir, remove_tree};
+use super::work::{Abilities, Work, make_empty_dir, remove_tree};
 use super::{Lower, Upper, facts, index, instance};
 use crate::config::{Config, Fsync, MAX_LOWERS, Uuid};
 use crate::error::{Failure, MountError};
@@ -331,11 +331,7 @@ fn prepare_work(work: &Opened<'_>, fsync: Fsync) -> Result<OwnedFd> {
     let fail =
         |e| MountError::new(Failure::Work, format!("cannot prepare work directory {shown}: {e}"));
     refuse_incompatible(work)?;
-    match remove_tree(work.fd.as_fd(), b"work") {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(fail(e)),
-    }
-    let dir = make_dir(work.fd.as_fd(), b"work").map_err(fail)?;
+    let dir = make_empty_dir(work.fd.as_fd(), b"work").map_err(fail)?;
     if fsync == Fsync::Volatile {
         let path = ["work/incompat", "work/incompat/volatile", "work/incompat/volatile/dirty"];
         for dir in path {
@@ -381,7 +377,8 @@ fn refuse_incompatible(work: &Opened<'_>) -> Result<()> {
     Err(MountError::new(Failure::Work, what))
 }
 
-/// Finds out what the file system of upper can do, by doing it in the work directory.
+/// Finds out what the file system of upper can do, by doing it in the work directory. One that is
+/// full is taken to be able to.
 fn probe(upper: &Opened<'_>, work: BorrowedFd<'_>, namespace: Namespace) -> Result<Abilities> {
     let shown = upper.path.display();
     let refuse = |cannot: &str, lost: &str, e: Errno| {
@@ -390,32 +387,39 @@ fn probe(upper: &Opened<'_>, work: BorrowedFd<'_>, namespace: Namespace) -> Resu
         );
         MountError::new(Failure::Upper, what)
     };
-    let at = At::new(work, b"#probe");
-    sys::node::make_node(at, libc::S_IFCHR, 0).map_err(|e| {
+    let whiteout = || {
+        sys::node::make_node(At::new(work, b"#probe"), libc::S_IFCHR, 0)?;
+        rustix::fs::unlinkat(work, c"#probe", AtFlags::empty())
+    };
+    unless_full(whiteout()).map_err(|e| {
         refuse(
             "cannot hold whiteouts (character device 0:0)",
             "removing and renaming files of lower layers",
             e,
         )
     })?;
-    let cleaned = remove_tree(work, b"#probe").and_then(|()| {
-        rustix::fs::mkdirat(work, c"#probe", Mode::from_raw_mode(0o700))?;
-        xattr::set(at, OverlayName::Opaque.full(namespace), b"y", 0)
-    });
-    cleaned.map_err(|e| {
+    let mark = || {
+        let (at, opaque) = (At::new(work, b"."), OverlayName::Opaque.full(namespace));
+        xattr::set(at, opaque, b"y", 0)?;
+        xattr::remove(at, opaque)
+    };
+    unless_full(mark()).map_err(|e| {
         refuse("cannot hold extended attributes", "opaque directories and copied-up attributes", e)
     })?;
-    let tmpfile = tmpfile_works(work);
-    remove_tree(work, b"#probe").map_err(|e| {
-        MountError::new(Failure::Work, format!("cannot empty the work directory: {e}"))
-    })?;
-    Ok(Abilities { tmpfile })
+    Ok(Abilities { tmpfile: unless_full(try_tmpfile(work)).is_ok() })
 }
 
-fn tmpfile_works(work: BorrowedFd<'_>) -> bool {
+/// Whether something works, or would if there were room.
+fn unless_full(tried: sys::Result<()>) -> sys::Result<()> {
+    match tried {
+        Err(Errno::NOSPC | Errno::DQUOT) => Ok(()),
+        done => done,
+    }
+}
+
+fn try_tmpfile(work: BorrowedFd<'_>) -> sys::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let linked = rustix::fs::openat(work, c".", flags, Mode::from_raw_mode(0o600))
+    rustix::fs::openat(work, c".", flags, Mode::from_raw_mode(0o600))
         .and_then(|fd| sys::node::link_fd(fd.as_fd(), At::new(work, b"#tmpfile")))
-        .and_then(|()| rustix::fs::unlinkat(work, c"#tmpfile", AtFlags::empty()));
-    linked.is_ok()
+        .and_then(|()| rustix::fs::unlinkat(work, c"#tmpfile", AtFlags::empty()))
 }

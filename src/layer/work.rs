@@ -9,6 +9,7 @@ use crate::format::acl;
 use crate::sys::{self, At, Errno, Kind, Result, identity, xattr};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::process::geteuid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -209,6 +210,29 @@ impl Work {
 /// `EEXIST`, and the others of mkdirat(2) and openat2(2).
 pub fn make_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700))?;
+    close_to_others(parent, name)
+}
+
+/// [`make_dir`], but one that is there is emptied, and used again if it is ours: a full disk may
+/// have no room for another.
+///
+/// # Errors
+/// As [`make_dir`] and [`remove_tree`].
+pub fn make_empty_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    match sys::stat::stat(At::new(parent, name)) {
+        Ok(stat) if stat.kind() == Kind::Dir && stat.uid == geteuid().as_raw() => {
+            empty(sys::node::open_dir_path(parent, name)?.as_fd())?;
+            return close_to_others(parent, name);
+        }
+        Ok(_) => remove_tree(parent, name)?,
+        Err(Errno::NOENT) => {}
+        Err(e) => return Err(e),
+    }
+    make_dir(parent, name)
+}
+
+/// Takes all rights to the directory `name` in `parent` from others, and opens it.
+fn close_to_others(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     // What is built there must not inherit anything (`ovl_workdir_create`).
     for acl in [acl::DEFAULT, acl::ACCESS] {
         match xattr::remove(At::new(parent, name), acl) {
@@ -250,13 +274,18 @@ pub fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         Err(Errno::ISDIR) => {}
         done => return done,
     }
-    let top = sys::node::open_dir_path(dir, name)?;
-    let mut subdirs = remove_files(top.as_fd())?;
-    let (mut moved, mut failed) = (0..=u64::MAX, Ok(()));
+    empty(sys::node::open_dir_path(dir, name)?.as_fd())?;
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes all that the directory `top` holds.
+fn empty(top: BorrowedFd<'_>) -> Result<()> {
+    let mut subdirs = remove_files(top)?;
+    let (mut moved, mut done) = (0..=u64::MAX, Ok(()));
     while let Some(subdir) = subdirs.pop() {
-        failed = failed.and(remove_subdir(top.as_fd(), &subdir, &mut moved, &mut subdirs));
+        done = done.and(remove_subdir(top, &subdir, &mut moved, &mut subdirs));
     }
-    failed.and(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
+    done
 }
 
 /// Removes the directory `name` in `top`, after its `subdirs` were moved there, as `numbers` say.

@@ -8,7 +8,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::common::scratch::Filesystem;
-use crate::common::{Sandbox, assert_errno, wait};
+use crate::common::{Backend, Sandbox, assert_errno, backend, wait};
 
 mounted_tests! {
     [root userns]:
@@ -17,7 +17,7 @@ mounted_tests! {
         many_layers, paths_longer_than_path_max, many_links_of_a_whiteout;
     [root]:
         no_space_in_copy_up, no_space_for_writing, no_inodes, no_inodes_for_links_of_whiteouts,
-        no_inodes_for_more_links_of_a_whiteout, no_space_for_fallocate, statfs_is_the_uppers;
+        no_inodes_for_more_links_of_a_whiteout, no_space_for_fallocate, full_upper_is_mounted_again, statfs_is_the_uppers;
 }
 
 fn few_descriptors_many_directories(s: &mut Sandbox) {
@@ -303,6 +303,36 @@ fn no_inodes_for_more_links_of_a_whiteout(s: &mut Sandbox) {
     while !fillers.is_empty() {
         give_one_back(&mut fillers);
     }
+    s.finish();
+}
+
+/// The kernel, which makes a new directory in work, mounts it read-only.
+fn full_upper_is_mounted_again(s: &mut Sandbox) {
+    let small = Filesystem::image("ext4", 8);
+    s.upper_in(small.path());
+    s.option("xino=on");
+    let m = s.mount();
+    m.write("kept", "kept");
+    for size in [65_536, 1] {
+        let mut file = m.open(format!("f{size}"), OFlags::CREATE | OFlags::WRONLY);
+        while file.write(&vec![1; size]).is_ok() {}
+    }
+    let mut dirs = 0;
+    while std::fs::create_dir(m.at(format!("d{dirs}"))).is_ok() {
+        dirs += 1;
+    }
+    drop(m);
+    s.unmount();
+    let m = s.mount();
+    assert_eq!(m.text("kept"), "kept");
+    if backend() == Backend::Ovlfuse {
+        m.unlink("f65536");
+        m.append("kept", "+");
+        assert_eq!(m.text("kept"), "kept+");
+    }
+    drop(m);
+    s.unmount();
+    s.upper().unlink("f1");
     s.finish();
 }
 
