@@ -114,6 +114,35 @@ fn unknown_and_impossible_options_are_refused_by_name() {
     }
 }
 
+/// What Cargo.toml lists for the Debian package is in the repository, or made by `packaging/deb`, and
+/// the subcommand that it calls makes what it wants.
+#[test]
+fn files_of_the_debian_package_are_there_or_made() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+    let (manifest, script) = (read("Cargo.toml"), read("packaging/deb"));
+    let assets = manifest.split_once("assets = [").expect("a list of assets").1;
+    let assets = assets.split_once("\n]").expect("its end").0;
+    let sources: Vec<&str> = assets.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    assert!(sources.len() > 5, "{sources:?}");
+    for source in sources {
+        let there = match source.strip_suffix('*') {
+            Some(start) => {
+                names(root).iter().any(|name| name.as_bytes().starts_with(start.as_bytes()))
+            }
+            None => root.join(source).exists(),
+        };
+        let made = source.strip_prefix("target/packaging/");
+        let made = made.is_some_and(|name| script.contains(&format!("\"$made/{name}\"")));
+        assert!(there || made || source == "target/release/ovlfuse", "{source}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(script.contains(&format!("\"$program\" completions {shell} ")), "{shell}");
+        let Output { status, stdout, .. } = output(ovlfuse().args(["completions", shell]));
+        assert!(status.success() && stdout.len() > 1000, "{shell}");
+    }
+}
+
 #[test]
 fn too_many_layers_are_refused() {
     let list = format!("lowerdir={}", vec!["l"; 501].join(":"));

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 
@@ -148,7 +148,7 @@ impl RunRequest {
             config,
             upper: args.upper,
             volumes: args.volumes.iter().map(|text| volume(text)).collect::<Result<_, _>>()?,
-            hostname: args.hostname,
+            hostname: args.hostname.map(hostname).transpose()?,
             workdir: Path::new("/").join(args.workdir),
             env: environment(&args.env)?,
             net: args.net,
@@ -165,6 +165,16 @@ impl RunRequest {
     }
 }
 
+/// A host name that the kernel takes (`sethostname(2)`).
+fn hostname(name: OsString) -> Result<OsString, MountError> {
+    const LONGEST: usize = 64;
+    match name.len() {
+        0 => Err(usage("--hostname: the name is empty".into())),
+        1..=LONGEST => Ok(name),
+        _ => Err(usage(format!("--hostname: the name has more than {LONGEST} bytes"))),
+    }
+}
+
 /// `HOST:CONT[:ro]`.
 fn volume(text: &OsStr) -> Result<Volume, MountError> {
     let wrong =
@@ -178,7 +188,11 @@ fn volume(text: &OsStr) -> Result<Volume, MountError> {
     if host.is_empty() || !inside.starts_with(b"/") {
         return Err(wrong("CONT must be an absolute path, and HOST not empty"));
     }
-    Ok(Volume { host: unescape_path(host), inside: unescape_path(inside), read_only })
+    let inside = unescape_path(inside);
+    if !inside.components().any(|part| matches!(part, Component::Normal(_))) {
+        return Err(wrong("CONT must not be the root directory itself"));
+    }
+    Ok(Volume { host: unescape_path(host), inside, read_only })
 }
 
 /// The environment of the command; of the caller's it has only `TERM` and what `given` names.
@@ -222,8 +236,16 @@ mod tests {
         assert_eq!(of("a:/b:ro"), made("a", "/b", true));
         assert_eq!(of("a:/b:rw"), made("a", "/b", false));
         assert_eq!(of(r"a\:c:/b\:ro"), made("a:c", "/b:ro", false));
-        for wrong in ["", "a", "a:b", ":/b", "a:/b:rx", "a:/b:ro:c"] {
+        for wrong in ["", "a", "a:b", ":/b", "a:/b:rx", "a:/b:ro:c", "a:/", "a://./:ro", "a:/.."] {
             assert_eq!(of(wrong).unwrap_err().failure, Failure::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn host_names() {
+        assert_eq!(hostname("h".repeat(64).into()), Ok("h".repeat(64).into()));
+        for wrong in [String::new(), "h".repeat(65)] {
+            assert_eq!(hostname(wrong.into()).unwrap_err().failure, Failure::Usage);
         }
     }
 
