@@ -285,8 +285,9 @@ impl Fs {
         let appends = OFlags::from_bits_retain(flags) & OFlags::APPEND;
         let (node, fd) = self.target(id, handle, OFlags::WRONLY | appends)?;
         match unprivileged {
-            // The kernel says so of root too, where that lacks `CAP_FSETID`.
-            Some(caller) if caller.uid == 0 && has_set_id(&fd)? => {
+            // The kernel says so of root too, where that lacks `CAP_FSETID`; of root of a user
+            // namespace always.
+            Some(caller) if caller.uid == 0 && has_set_id(&fd)? && identity::is_initial_admin() => {
                 self.change_data(&node, &fd, caller, || {
                     identity::without_fsetid(|| write_some(&fd, offset, bytes))
                 })
