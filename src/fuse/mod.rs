@@ -31,14 +31,8 @@ use crate::sys::{self, identity};
 use adapter::Adapter;
 use channel::Channel;
 use fuser::{Session, SessionACL};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
-
-/// How much the kernel reads ahead at most, and so the size of the READs of a
-/// file that is read in order.
-const READ_AHEAD_KIB: &str = "512";
 
 /// Mounts what `config` asks for and serves it until it is unmounted.
 ///
@@ -64,7 +58,6 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
         .spawn(move || session.run())
         .map_err(|e| internal(format!("cannot start a thread: {e}")))
         .inspect_err(|_| mount::undo(&config.mountpoint))?;
-    read_ahead(&config.mountpoint);
     ready();
     let served = match server.join() {
         Ok(Ok(())) => Ok(()),
@@ -133,23 +126,6 @@ fn raise_limits() {
         if let Err(e) = setrlimit(resource, raised) {
             log::debug!("{resource:?} stays at {:?}: {e}", limit.current);
         }
-    }
-}
-
-/// Lets the kernel read files of the mount on `mountpoint` ahead in larger requests than
-/// its own 128 KiB; only root of the machine may.
-fn read_ahead(mountpoint: &Path) {
-    // The mount itself must not be asked: killed meanwhile, this process would wait for itself for ever.
-    let unasked = AtFlags::STATX_DONT_SYNC;
-    let (major, minor) = match rustix::fs::statx(CWD, mountpoint, unasked, StatxFlags::empty()) {
-        // Where the mount is gone already, that is the disk beneath it, whose setting is not ours.
-        Ok(root) if root.stx_dev_major != 0 => return,
-        Ok(root) => (root.stx_dev_major, root.stx_dev_minor),
-        Err(e) => return log::debug!("{} cannot be examined: {e}", mountpoint.display()),
-    };
-    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-    if let Err(e) = std::fs::write(&setting, READ_AHEAD_KIB) {
-        log::debug!("{setting} stays as it is: {e}");
     }
 }
 
