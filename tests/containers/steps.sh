@@ -9,10 +9,11 @@ program=$2
 other=$3
 size=${4-500M}
 
-# build STORAGE: the build's output, each line behind the time it was printed at.
+# build NAME STORAGE: the build's output, each line behind the time it was printed at. In a folder of
+# one letter: podman refuses paths of more than 50.
 build() (
-    mkdir "$1"
-    cd "$1"
+    mkdir "${1:0:1}"
+    cd "${1:0:1}"
     source "$files/context/tools.sh"
     use "$2"
     podman import -q "$files/root.tar" localhost/base >/dev/null
