@@ -160,7 +160,7 @@ impl Fs {
         };
         while !link.parent.in_upper() {
             missing.push(Arc::clone(&link.parent));
-            link = link.parent.link().ok_or(Errno::NOENT)?;
+            link = link.parent.link_on_path()?;
         }
         while let Some(next) = missing.pop() {
             self.copy_up_one(&next, wanted.as_ref(), need)?;

@@ -225,6 +225,7 @@ impl Node {
     /// Notes that the object is in upper now, under its name; `place` is the guard's content.
     pub fn move_to_upper(&self, place: &mut Option<Box<Gone>>) {
         *place = None;
+        self.set_replaced(false);
         self.set_in_upper();
     }
 
@@ -270,17 +271,12 @@ impl Node {
         self.in_upper() && !self.lacks_data()
     }
 
-    /// Whether another node has taken its name.
-    pub fn is_replaced(&self) -> bool {
-        self.place.read().as_ref().is_some_and(|gone| gone.stat.is_none())
-    }
-
     /// Checks that the directory is still what its name means.
     ///
     /// # Errors
     /// `ESTALE`.
     pub fn check_not_replaced(&self) -> Result<()> {
-        match self.is_removed() && self.is_replaced() {
+        match self.is_replaced() {
             true => Err(Errno::STALE),
             false => Ok(()),
         }
@@ -343,6 +339,15 @@ impl Node {
     /// One of its names; `None` for the root and for what has no name any more.
     pub fn link(&self) -> Option<Link> {
         self.links.lock().first.clone()
+    }
+
+    /// The name of a directory on the way to an object.
+    ///
+    /// # Errors
+    /// `ENOENT` when it was removed, `ESTALE` when it is to be looked up again.
+    pub fn link_on_path(&self) -> Result<Link> {
+        let lost = || if self.is_replaced() { Errno::STALE } else { Errno::NOENT };
+        self.link().ok_or_else(lost)
     }
 
     /// Whether the node is still in the tables.

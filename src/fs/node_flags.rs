@@ -18,6 +18,8 @@ pub(super) const INDEXED: u8 = 16;
 const LACKS_DATA: u8 = 32;
 /// Nothing on disk tells the inode number it shows, which is that of what it was copied up from.
 const BORROWS_INO: u8 = 64;
+/// Another node has taken its last name.
+const REPLACED: u8 = 128;
 
 impl Node {
     /// Notes that no link of the object is left.
@@ -76,6 +78,19 @@ impl Node {
     /// Whether the file's layer holds its metadata only.
     pub fn lacks_data(&self) -> bool {
         self.flags.load(Ordering::Acquire) & LACKS_DATA != 0
+    }
+
+    /// Notes whether another node has taken its last name.
+    pub fn set_replaced(&self, replaced: bool) {
+        match replaced {
+            true => self.flags.fetch_or(REPLACED, Ordering::Release),
+            false => self.flags.fetch_and(!REPLACED, Ordering::Release),
+        };
+    }
+
+    /// Whether another node has taken its last name.
+    pub fn is_replaced(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & REPLACED != 0
     }
 
     /// Notes that the object will show another inode number once it was forgotten.

@@ -152,7 +152,7 @@ impl Fs {
     /// The nearest ancestor of `node` whose upper directory is open, and the path from there.
     fn upper_path(&self, node: &Node) -> Result<(DirFd<'_>, Vec<u8>)> {
         let mut names = Vec::new();
-        let mut link = node.link().ok_or(Errno::NOENT)?;
+        let mut link = node.link_on_path()?;
         let base = loop {
             names.push(link.name);
             let parent = link.parent;
@@ -162,7 +162,7 @@ impl Fs {
             if let Some(fd) = self.dirs.get((parent.id, LayerId::UPPER)) {
                 break DirFd::Cached(fd);
             }
-            link = parent.link().ok_or(Errno::NOENT)?;
+            link = parent.link_on_path()?;
         };
         names.reverse();
         Ok((base, names.join(&b'/')))

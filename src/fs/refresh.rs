@@ -139,8 +139,9 @@ impl Fs {
         if let Some(open) = self.opened(node) {
             return Ok(rustix::fs::fstat(open)?.st_ino == object.stat.ino);
         }
-        // There a copy still shows the number of what it was copied from, which it does not tell.
-        let untold = object.layer.is_upper() && self.layers.namespace == Namespace::User;
+        // A copy may still show the number of what it was copied from, which it does not tell.
+        let untold = object.layer.is_upper()
+            && (self.layers.namespace == Namespace::User || node.borrows_ino());
         Ok(untold || self.ino_of(parent, name, object, None)? == node.ino())
     }
 
@@ -153,6 +154,7 @@ impl Fs {
             return;
         }
         node.set_removed();
+        node.set_replaced(true);
         let kept = self.opened(node).map(|fd| Kept { fd, counted: None });
         *place = Some(Box::new(Gone { stat: None, parent: Arc::clone(parent), kept }));
     }
