@@ -122,6 +122,9 @@ pub fn call(
     None
 }
 
+const ANOTHER_NUMBER: &str =
+    "without origin the kernel gives a new name of a lower file another number";
+
 const COPIES: &str = "a lower link is broken by copying the directory that one name is in";
 
 const NO_OPEN: &str = "open(2) copies nothing up, and truncating what is empty is no change";
@@ -213,7 +216,7 @@ pub fn merged(difference: &Difference, circumstances: Circumstances) -> Option<&
         return Some("the kernel lists an old number for a merged directory without origin");
     }
     if difference.field == "same inode as" && !circumstances.origins {
-        return Some("without origin the kernel gives a new name of a lower file another number");
+        return Some(ANOTHER_NUMBER);
     }
     None
 }
@@ -228,6 +231,10 @@ pub fn forgotten(difference: &Difference) -> Option<&'static str> {
 pub fn upper(difference: &Difference, circumstances: Circumstances) -> Option<&'static str> {
     if circumstances.splits_inodes() && difference.is_kept_set_id() {
         return Some(KEPT_SET_ID);
+    }
+    let unmarked = difference.field.ends_with(".overlay.impure") && difference.left == "absent";
+    if circumstances.splits_inodes() && unmarked {
+        return Some(ANOTHER_NUMBER);
     }
     let both = difference.left != "absent" && difference.right != "absent";
     if difference.path == "." && difference.field.ends_with(".overlay.uuid") && both {
