@@ -1,5 +1,6 @@
 //! Seconds that each step of an image build takes with fuse-overlayfs, with the kernel's overlayfs
-//! without root, and with ovlfuse, one after the other: `cargo bench --bench steps`, as root.
+//! without root, and with ovlfuse, one after the other three times, the medians:
+//! `cargo bench --bench steps`, as root.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../tests/common/mod.rs"]
