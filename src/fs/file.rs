@@ -103,7 +103,11 @@ impl Fs {
         if truncate && let Some(fd) = &backing.fd {
             self.cut(&node, fd, access, caller)?;
         }
-        Ok(self.add_file(node, flags, backing))
+        let handle = self.add_file(Arc::clone(&node), flags, backing);
+        if access == OFlags::RDONLY && !truncate {
+            self.give_content(&node);
+        }
+        Ok(handle)
     }
 
     /// Empties a file that is opened with `O_TRUNC`.
@@ -256,18 +260,7 @@ impl Fs {
     /// # Errors
     /// Those of pread(2).
     pub fn read(&self, id: u64, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let fd = self.source(id, handle)?;
-        let mut done = 0;
-        while done < buf.len() {
-            let n = data::retry(|| rustix::io::pread(&fd, &mut buf[done..], offset + done as u64));
-            match n {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                // A short reply would say that the file ends here.
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(done)
+        data::read_at(&*self.source(id, handle)?, offset, buf)
     }
 
     /// Writes `bytes` to the node and handle, opened with `flags`, at `offset`; the bytes written, fewer when the rest failed.

@@ -113,7 +113,6 @@ impl Fs {
         drop(opened_up);
         let gone = Gone { stat: None, parent: Arc::clone(parent), kept: None };
         *place = Some(Box::new(gone));
-        node.set_replaced(true);
         drop(place);
         self.names.unlink(node, parent, name);
         self.note_hard_link(stat.ino, first);

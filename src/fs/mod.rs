@@ -23,6 +23,7 @@
 
 pub mod attr;
 pub mod budget;
+pub mod content;
 pub mod copy_up;
 pub mod copy_xattrs;
 pub mod create;
@@ -93,6 +94,8 @@ pub trait Notify: Send + Sync {
     fn attributes_changed(&self, id: u64);
     /// What node `id` holds changed (data, target or listing), and its attributes.
     fn content_changed(&self, id: u64);
+    /// The data of node `id` begins with `data`; what is behind it is nobody's to know.
+    fn content_is(&self, id: u64, data: &[u8]);
     /// `name` in the directory `parent` may mean something else now, or something at all.
     fn name_changed(&self, parent: u64, name: &[u8]);
 }

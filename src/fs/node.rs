@@ -225,7 +225,6 @@ impl Node {
     /// Notes that the object is in upper now, under its name; `place` is the guard's content.
     pub fn move_to_upper(&self, place: &mut Option<Box<Gone>>) {
         *place = None;
-        self.set_replaced(false);
         self.set_in_upper();
     }
 
@@ -271,12 +270,17 @@ impl Node {
         self.in_upper() && !self.lacks_data()
     }
 
+    /// Whether another node has taken its name.
+    pub fn is_replaced(&self) -> bool {
+        self.place.read().as_ref().is_some_and(|gone| gone.stat.is_none())
+    }
+
     /// Checks that the directory is still what its name means.
     ///
     /// # Errors
     /// `ESTALE`.
     pub fn check_not_replaced(&self) -> Result<()> {
-        match self.is_replaced() {
+        match self.is_removed() && self.is_replaced() {
             true => Err(Errno::STALE),
             false => Ok(()),
         }
@@ -346,8 +350,12 @@ impl Node {
     /// # Errors
     /// `ENOENT` when it was removed, `ESTALE` when it is to be looked up again.
     pub fn link_on_path(&self) -> Result<Link> {
-        let lost = || if self.is_replaced() { Errno::STALE } else { Errno::NOENT };
-        self.link().ok_or_else(lost)
+        self.link().ok_or_else(|| match self.place.try_read().as_deref() {
+            Some(None) => Errno::NOENT,
+            Some(Some(gone)) if gone.stat.is_some() => Errno::NOENT,
+            // Replaced, or about to be removed or replaced.
+            _ => Errno::STALE,
+        })
     }
 
     /// Whether the node is still in the tables.

@@ -18,8 +18,8 @@ pub(super) const INDEXED: u8 = 16;
 const LACKS_DATA: u8 = 32;
 /// Nothing on disk tells the inode number it shows, which is that of what it was copied up from.
 const BORROWS_INO: u8 = 64;
-/// Another node has taken its last name.
-const REPLACED: u8 = 128;
+/// The kernel was given the file's content, or is to ask for it.
+const CONTENT_SETTLED: u8 = 128;
 
 impl Node {
     /// Notes that no link of the object is left.
@@ -80,17 +80,14 @@ impl Node {
         self.flags.load(Ordering::Acquire) & LACKS_DATA != 0
     }
 
-    /// Notes whether another node has taken its last name.
-    pub fn set_replaced(&self, replaced: bool) {
-        match replaced {
-            true => self.flags.fetch_or(REPLACED, Ordering::Release),
-            false => self.flags.fetch_and(!REPLACED, Ordering::Release),
-        };
+    /// Notes that the kernel was given the file's content, or is to ask for it.
+    pub fn settle_content(&self) {
+        self.flags.fetch_or(CONTENT_SETTLED, Ordering::Release);
     }
 
-    /// Whether another node has taken its last name.
-    pub fn is_replaced(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & REPLACED != 0
+    /// Whether the kernel was given the file's content, or is to ask for it.
+    pub fn is_content_settled(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & CONTENT_SETTLED != 0
     }
 
     /// Notes that the object will show another inode number once it was forgotten.

@@ -154,7 +154,6 @@ impl Fs {
             return;
         }
         node.set_removed();
-        node.set_replaced(true);
         let kept = self.opened(node).map(|fd| Kept { fd, counted: None });
         *place = Some(Box::new(Gone { stat: None, parent: Arc::clone(parent), kept }));
     }

@@ -7,6 +7,7 @@
 use super::wire::Reply;
 use crate::fs::Notify;
 use crate::sys::{Errno, Result};
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -46,6 +47,14 @@ impl Notify for Channel {
 
     fn content_changed(&self, id: u64) {
         self.notify(Reply::content_changed(id), id);
+    }
+
+    fn content_is(&self, id: u64, data: &[u8]) {
+        let header = Reply::content_is(id, data.len());
+        let parts = [IoSlice::new(&header), IoSlice::new(data)];
+        if let Err(e) = rustix::io::writev(&*self.0, &parts) {
+            log::debug!("the kernel does not take the content of node {id}: {e}");
+        }
     }
 
     fn name_changed(&self, parent: u64, name: &[u8]) {

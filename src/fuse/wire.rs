@@ -19,6 +19,8 @@ const DIRENT_LEN: usize = 24;
 const NOTIFY_INVAL_INODE: i32 = 2;
 /// `FUSE_NOTIFY_INVAL_ENTRY`.
 const NOTIFY_INVAL_ENTRY: i32 = 3;
+/// `FUSE_NOTIFY_STORE`.
+const NOTIFY_STORE: i32 = 4;
 /// `FUSE_EXPIRE_ONLY`: look the name up again rather than drop what is cached and mounted below.
 const EXPIRE_ONLY: u32 = 1;
 
@@ -62,6 +64,18 @@ impl Reply {
         reply.bytes.extend_from_slice(name);
         reply.bytes.push(0);
         reply
+    }
+
+    /// What comes before the `len` bytes of data in a notification that node `id` begins with them.
+    pub fn content_is(id: u64, len: usize) -> Vec<u8> {
+        let mut reply = Self::with_code(0, NOTIFY_STORE, 24);
+        reply.u64(id);
+        reply.u64(0);
+        reply.u32(len as u32);
+        reply.u32(0);
+        let total = (reply.bytes.len() + len) as u32;
+        reply.bytes[..4].copy_from_slice(&total.to_ne_bytes());
+        reply.bytes
     }
 
     fn inval_inode(id: u64, offset: i64) -> Self {

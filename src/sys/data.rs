@@ -2,10 +2,25 @@
 
 use super::{Errno, Result};
 use rustix::fs::SeekFrom;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Bytes copied by one call, so that a copy can be interrupted between two.
 const CHUNK: u64 = 8 << 20;
+
+/// Reads from `file` at `offset` until `buf` is full or the file ends; the bytes read.
+///
+/// # Errors
+/// Those of pread(2), also after some were read: fewer would say that the file ends there.
+pub fn read_at(file: impl AsFd, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match retry(|| rustix::io::pread(&file, &mut buf[done..], offset + done as u64))? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
 
 /// Copies the first `len` bytes of `from` to the file `to` without data, which
 /// is `len` bytes long afterwards: as a clone that shares the blocks where the

@@ -44,6 +44,21 @@ scripts! {
             mounted merged && complain "SIG$signal: the detached daemon left the mount"
         done; true"#;
 
+    // The first opening brings the content of a small file of a lower layer along.
+    [root user userns] small_files_need_no_read: r#"
+        head -c 65536 /dev/urandom >lower/small; head -c 65537 /dev/urandom >lower/large; : >lower/empty
+        RUST_LOG=debug exec_mount -f 2>log &
+        pid=$!
+        until mounted merged; do ended $pid && complain "$(cat log)"; done
+        for file in small empty f large; do
+            grep -q ' READ ' log && complain "read before $file: $(grep ' READ ' log)"
+            cmp lower/$file merged/$file
+        done
+        grep -q ' READ ' log || complain 'the large file was not read'
+        cmp lower/small merged/small
+        "$OVLFUSE" umount merged
+        wait $pid"#;
+
     [root user userns] a_signal_while_files_are_open: r#"
         mount_here
         exec 5>>merged/f
