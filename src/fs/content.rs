@@ -2,7 +2,8 @@
 //! it then asks neither for the data nor for the access time that it takes a READ to change.
 //!
 //! **Nothing stale is given.** A lower file's data stays as it is, and a copy in upper, which can be
-//! changed, is put in its place under the same lock that is held here.
+//! changed, is put in its place under the same lock that is held here. Where somebody changes a layer
+//! all the same, a refresh waits for the lock before it makes the kernel forget.
 //!
 //! **Nobody is waited for.** The kernel locks the pages it puts the data in. A READ that it waits
 //! for an answer to would hold them, but there is none: no file is open but the one whose opening is
@@ -17,15 +18,16 @@ use std::os::fd::OwnedFd;
 const SMALL: u64 = 64 << 10;
 
 impl Fs {
-    /// Gives the kernel the content of the file `node`, which was just opened for reading, if it is
-    /// small, a lower layer's, and opened for the first time.
+    /// Gives the kernel the content of the file `node`, which was just opened, if it is small, a
+    /// lower layer's, and opened for the first time.
     pub(super) fn give_content(&self, node: &Node) {
         let Some(notify) = self.notify.get().filter(|_| !self.no_open) else { return };
-        if node.in_upper() || node.is_content_settled() {
+        let is_done = || node.in_upper() || node.is_content_settled();
+        if is_done() {
             return;
         }
         let place = node.place.write();
-        if place.is_some() || node.in_upper() || node.is_content_settled() {
+        if place.is_some() || is_done() {
             return;
         }
         if let [file] = &*node.opens()

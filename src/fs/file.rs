@@ -104,9 +104,7 @@ impl Fs {
             self.cut(&node, fd, access, caller)?;
         }
         let handle = self.add_file(Arc::clone(&node), flags, backing);
-        if access == OFlags::RDONLY && !truncate {
-            self.give_content(&node);
-        }
+        self.give_content(&node);
         Ok(handle)
     }
 

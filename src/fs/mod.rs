@@ -6,7 +6,8 @@
 //!
 //! # Locks
 //! In this order; a thread holds no lock over a blocking system call except
-//! those of the directory and inode it changes (2 to 4).
+//! those of the directory and inode it changes (2 to 4), and that of a file whose
+//! content it gives to the kernel ([`content`] says why nobody is waited for).
 //! 1. `Topology::renames`: renames of directories, and renames between directories
 //! 2. the copy-up latch of a node
 //! 3. `Dir::lock`: ancestors before descendants; two unrelated ones only under 1

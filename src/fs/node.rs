@@ -350,10 +350,10 @@ impl Node {
     /// # Errors
     /// `ENOENT` when it was removed, `ESTALE` when it is to be looked up again.
     pub fn link_on_path(&self) -> Result<Link> {
-        self.link().ok_or_else(|| match self.place.try_read().as_deref() {
-            Some(None) => Errno::NOENT,
-            Some(Some(gone)) if gone.stat.is_some() => Errno::NOENT,
-            // Replaced, or about to be removed or replaced.
+        let removed = |gone: &Option<Box<Gone>>| gone.as_ref().is_none_or(|g| g.stat.is_some());
+        self.link().ok_or_else(|| match self.place.try_read() {
+            Some(gone) if removed(&gone) => Errno::NOENT,
+            // Replaced, or just being removed or replaced.
             _ => Errno::STALE,
         })
     }

@@ -83,7 +83,11 @@ impl Fs {
             }
             match child.kind {
                 Kind::Dir => todo.push(child),
-                _ => outdated.nodes.push(child.id),
+                _ => {
+                    // What the kernel is being given of it arrives before it is told to drop that.
+                    drop(child.place.read());
+                    outdated.nodes.push(child.id);
+                }
             }
         }
         if !replaced {

@@ -20,7 +20,7 @@ buildah run "${alone[@]}" "$container" -- sh -c \
 podman diff "$container" | sort >said
 buildah commit -q "$container" localhost/three
 
-podman build "${alone[@]}" --build-arg BIG=64M --pull=never -t localhost/two "$files/context"
+podman build "${alone[@]}" --build-arg BIG=500M --pull=never -t localhost/two "$files/context"
 
 for image in one two three; do
     podman save -q --uncompressed --format oci-archive -o "$image.tar" "localhost/$image"
