@@ -73,9 +73,7 @@ impl Reply {
         reply.u64(0);
         reply.u32(len as u32);
         reply.u32(0);
-        let total = (reply.bytes.len() + len) as u32;
-        reply.bytes[..4].copy_from_slice(&total.to_ne_bytes());
-        reply.bytes
+        reply.finish_before(len)
     }
 
     fn inval_inode(id: u64, offset: i64) -> Self {
@@ -137,8 +135,13 @@ impl Reply {
     }
 
     /// The finished reply.
-    pub fn finish(mut self) -> Vec<u8> {
-        let len = self.bytes.len() as u32;
+    pub fn finish(self) -> Vec<u8> {
+        self.finish_before(0)
+    }
+
+    /// The finished reply but for `more` bytes that are sent behind it.
+    fn finish_before(mut self, more: usize) -> Vec<u8> {
+        let len = (self.bytes.len() + more) as u32;
         if let Some(field) = self.bytes.first_chunk_mut() {
             *field = len.to_ne_bytes();
         }
@@ -220,6 +223,9 @@ mod tests {
         assert_eq!(len(|r| r.open(1, 2)), 16);
         assert_eq!(Reply::attributes_changed(1).finish().len(), HEADER_LEN + 24);
         assert_eq!(Reply::name_changed(1, b"name").finish().len(), HEADER_LEN + 16 + 5);
+        let before = Reply::content_is(7, 100);
+        assert_eq!(before.len(), HEADER_LEN + 24);
+        assert_eq!(before.first_chunk(), Some(&(HEADER_LEN as u32 + 24 + 100).to_ne_bytes()));
     }
 
     #[test]
