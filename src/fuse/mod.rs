@@ -31,6 +31,7 @@ use crate::sys::{self, identity};
 use adapter::Adapter;
 use channel::Channel;
 use fuser::{Session, SessionACL};
+use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -61,6 +62,8 @@ pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
     ready();
     let served = match server.join() {
         Ok(Ok(())) => Ok(()),
+        // The mount went away while a request, as for a file that was just closed, was being read.
+        Ok(Err(e)) if e.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error()) => Ok(()),
         Ok(Err(e)) => Err(internal(format!("serving ended: {e}"))),
         Err(_) => Err(internal("serving ended in an unforeseen way".into())),
     };

@@ -12,6 +12,7 @@ use crate::common::{Backend, Context, Sandbox, Tree, assert_errno, backend, cont
 mounted_tests! {
     [root userns user]: mark_of_an_unknown_feature_is_refused;
     [root userns]: work_is_closed_to_others, work_that_cannot_be_emptied, over_its_own_lower;
+    [root userns]: unmounted_right_after_files_are_closed;
     [root]: unmounting_brings_all_to_the_disk;
 }
 
@@ -107,5 +108,16 @@ fn unmounting_brings_all_to_the_disk(s: &mut Sandbox) {
     match backend() {
         Backend::Ovlfuse => assert!(on_disk(), "it is nowhere but in memory"),
         Backend::Kernel => wait::until("it is on the disk", on_disk),
+    }
+}
+
+/// Closing waits for nobody, so that the daemon may just be reading of it when the mount goes away.
+fn unmounted_right_after_files_are_closed(s: &mut Sandbox) {
+    s.lower().file("f", "lower");
+    for _ in 0..150 {
+        let m = s.mount();
+        let files: Vec<_> = (0..50).map(|_| m.open("f", OFlags::RDWR)).collect();
+        drop(files);
+        s.unmount();
     }
 }
