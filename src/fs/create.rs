@@ -6,6 +6,7 @@
 //! place at once; what it inherits from its directory is then set by hand.
 
 use super::copy_up::PLACEHOLDER;
+use super::direct::Opened;
 use super::node::{Link, Node};
 use super::{Caller, Entry, Fs};
 use crate::format::{OverlayName, acl};
@@ -52,7 +53,7 @@ impl Fs {
     ///
     /// # Errors
     /// `EEXIST`, `EROFS`, those of open(2) and of copying up the directory.
-    pub fn create(&self, new: New<'_>, flags: u32) -> Result<(Entry, u64)> {
+    pub fn create(&self, new: New<'_>, flags: u32) -> Result<(Entry, Opened)> {
         let flags = if self.no_open { OFlags::RDWR.bits() } else { flags };
         let (entry, fd) = self.make(new, What::File(flags))?;
         let node = self.nodes.get(entry.id)?;

@@ -5,6 +5,7 @@
 //! do. When descriptors run out, those of files that can be opened again by
 //! name are closed and opened at the next use.
 
+use super::direct::{Opened, is_direct};
 use super::node::{Kept, Node};
 use super::protect::refuse;
 use super::{Caller, Fs};
@@ -28,6 +29,8 @@ pub struct OpenFile {
     access: OFlags,
     /// A process runs it: opened by execve(2).
     executed: bool,
+    /// See [`direct`](super::direct).
+    direct: bool,
     backing: RwLock<Backing>,
 }
 
@@ -59,6 +62,11 @@ impl OpenFile {
         self.access != OFlags::RDONLY
     }
 
+    /// Whether it is read and written past the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
     /// Whether its descriptor can be closed while it has a name: without privileges a file that
     /// may be written now may not be opened so again.
     fn can_be_reopened(&self) -> bool {
@@ -84,7 +92,7 @@ impl Fs {
     ///
     /// # Errors
     /// `EROFS`, `ETXTBSY`, those of copy-up and of open(2).
-    pub fn open(&self, id: u64, flags: u32, caller: Caller) -> Result<u64> {
+    pub fn open(&self, id: u64, flags: u32, caller: Caller) -> Result<Opened> {
         let node = self.nodes.get(id)?;
         let flags = OFlags::from_bits_retain(flags);
         let truncate = flags.contains(OFlags::TRUNC);
@@ -103,9 +111,9 @@ impl Fs {
         if truncate && let Some(fd) = &backing.fd {
             self.cut(&node, fd, access, caller)?;
         }
-        let handle = self.add_file(Arc::clone(&node), flags, backing);
+        let opened = self.add_file(Arc::clone(&node), flags, backing);
         self.give_content(&node);
-        Ok(handle)
+        Ok(opened)
     }
 
     /// Empties a file that is opened with `O_TRUNC`.
@@ -119,27 +127,28 @@ impl Fs {
         }
     }
 
-    /// Adds a file that was just created and opened as `fd`; its handle.
-    pub(super) fn add_created(&self, node: Arc<Node>, flags: u32, fd: OwnedFd) -> u64 {
+    /// Adds a file that was just created and opened as `fd`.
+    pub(super) fn add_created(&self, node: Arc<Node>, flags: u32, fd: OwnedFd) -> Opened {
         if self.no_open {
             self.unopened.insert((node.id, LayerId::UPPER), Arc::new(fd));
-            return NO_HANDLE;
+            return Opened::UNASKED;
         }
         let flags = OFlags::from_bits_retain(flags);
         self.add_file(node, flags, Backing { fd: Some(Arc::new(fd)), in_upper: true })
     }
 
-    fn add_file(&self, node: Arc<Node>, flags: OFlags, backing: Backing) -> u64 {
+    fn add_file(&self, node: Arc<Node>, flags: OFlags, backing: Backing) -> Opened {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let file = Arc::new(OpenFile {
+        let file = node.add_open(|other| OpenFile {
             node: Arc::clone(&node),
             access: flags & OFlags::ACCMODE,
             executed: flags.contains(EXECUTE),
+            direct: is_direct(flags, other),
             backing: RwLock::new(backing),
         });
-        node.add_open(&file);
+        let opened = Opened { handle, direct: file.direct };
         self.open_files.insert(handle, file);
-        handle
+        opened
     }
 
     fn open_backing(&self, node: &Node, access: OFlags) -> Result<Backing> {
@@ -163,7 +172,7 @@ impl Fs {
         }
     }
 
-    fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
+    pub(super) fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
         self.open_files.get(&handle).map(|f| Arc::clone(&f)).ok_or(Errno::BADF)
     }
 
@@ -273,9 +282,9 @@ impl Fs {
         bytes: &[u8],
         unprivileged: Option<Caller>,
     ) -> Result<usize> {
-        let appends = OFlags::from_bits_retain(flags) & OFlags::APPEND;
-        let (node, fd) = self.target(id, handle, OFlags::WRONLY | appends)?;
-        match unprivileged {
+        let flags = OFlags::from_bits_retain(flags);
+        let (node, fd) = self.target(id, handle, OFlags::WRONLY | flags & OFlags::APPEND)?;
+        let written = match unprivileged {
             // The kernel says so of root too, where that lacks `CAP_FSETID`; of root of a user
             // namespace always.
             Some(caller) if caller.uid == 0 && has_set_id(&fd)? && identity::is_initial_admin() => {
@@ -285,7 +294,9 @@ impl Fs {
             }
             Some(caller) => self.change_data(&node, &fd, caller, || write_some(&fd, offset, bytes)),
             None => write_some(&fd, offset, bytes),
-        }
+        }?;
+        self.sync_written(id, handle, flags)?;
+        Ok(written)
     }
 
     /// Changes the data of `node`, open as `fd`, by `change`, so that set-id bits go where they

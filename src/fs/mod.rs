@@ -29,6 +29,7 @@ pub mod copy_up;
 pub mod copy_xattrs;
 pub mod create;
 pub mod detach;
+pub mod direct;
 pub mod file;
 pub mod index;
 pub mod link;

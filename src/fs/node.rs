@@ -405,9 +405,13 @@ impl Node {
         links.first.is_some()
     }
 
-    /// Notes an open file.
-    pub fn add_open(&self, file: &Arc<OpenFile>) {
-        self.links.lock().more.get_or_insert_default().opens.push(Arc::clone(file));
+    /// Notes the open file that `make` makes, knowing one of the others.
+    pub fn add_open(&self, make: impl FnOnce(Option<&OpenFile>) -> OpenFile) -> Arc<OpenFile> {
+        let mut links = self.links.lock();
+        let opens = &mut links.more.get_or_insert_default().opens;
+        let file = Arc::new(make(opens.first().map(Arc::as_ref)));
+        opens.push(Arc::clone(&file));
+        file
     }
 
     /// Forgets an open file.

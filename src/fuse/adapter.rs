@@ -14,6 +14,7 @@ use super::wire::Reply;
 use crate::config::{Config, ViewOptions};
 use crate::fs::Fs;
 use crate::fs::attr::Changes;
+use crate::fs::direct::Opened;
 use crate::sys;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
@@ -44,6 +45,8 @@ pub struct Adapter {
     backings: Option<Arc<Backings>>,
     /// The kernel opens and closes files without asking.
     no_open: bool,
+    /// Files that are not cached can be mapped.
+    maps_direct: bool,
 }
 
 impl Adapter {
@@ -51,7 +54,15 @@ impl Adapter {
     pub fn new(fs: Arc<Fs>, config: &Config, channel: Arc<OnceLock<Channel>>) -> Self {
         let view = Arc::new(config.view.clone());
         let backings = config.passthrough.then(Arc::default);
-        Self { fs, view, channel, backings, no_open: false }
+        Self { fs, view, channel, backings, no_open: false, maps_direct: false }
+    }
+
+    /// What the kernel caches of a file that was opened. It keeps what it has.
+    fn caching(&self, opened: Opened) -> FopenFlags {
+        match opened.direct && self.maps_direct {
+            true => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_DIRECT_IO,
+            false => FopenFlags::FOPEN_KEEP_CACHE,
+        }
     }
 
     /// Runs one request; one that panics is answered with `EIO` and logged.
@@ -85,6 +96,7 @@ impl Filesystem for Adapter {
         let passthrough = self.backings.is_some();
         let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.no_open = can_skip_open && self.fs.needs_no_open() && !passthrough;
+        self.maps_direct = config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
         negotiate(config, Wishes { acl: self.view.acl, no_open: self.no_open, passthrough })
     }
 
@@ -230,13 +242,15 @@ impl Filesystem for Adapter {
         let changes = flags & (libc::O_ACCMODE | libc::O_TRUNC) as u32 != 0;
         self.run_copying(changes.then_some(ino.0), move |this| {
             match (this.fs.open(ino.0, flags, caller), &this.backings) {
-                (Ok(handle), None) => {
-                    reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE);
+                (Ok(opened), None) => {
+                    reply.opened(FileHandle(opened.handle), this.caching(opened));
                 }
-                (Ok(handle), Some(backings)) => match this.fs.source(ino.0, handle) {
-                    Ok(file) => backings.opened(ino.0, file, handle, reply),
-                    Err(e) => reply.error(errno(e)),
-                },
+                (Ok(Opened { handle, .. }), Some(backings)) => {
+                    match this.fs.source(ino.0, handle) {
+                        Ok(file) => backings.opened(ino.0, file, handle, reply),
+                        Err(e) => reply.error(errno(e)),
+                    }
+                }
                 (Err(e), _) => reply.error(errno(e)),
             }
         });
@@ -458,12 +472,12 @@ impl Filesystem for Adapter {
     ) {
         let new = new(self.view.caller(req), parent, name, mode, umask);
         self.run(|fs| match fs.create(new, flags as u32) {
-            Ok((entry, handle)) => {
+            Ok((entry, opened)) => {
                 let mut bytes = Reply::new(req.unique().0, 144);
                 bytes.entry(Some(&entry), &self.view);
-                bytes.open(handle, FopenFlags::FOPEN_KEEP_CACHE.bits());
+                bytes.open(opened.handle, self.caching(opened).bits());
                 if !self.send(&bytes.finish(), reply) {
-                    fs.release(handle);
+                    fs.release(opened.handle);
                     fs.forget(entry.id, 1);
                 }
             }

@@ -6,7 +6,7 @@ use fuser::{InitFlags, KernelConfig};
 const MAX_IO: u32 = 1 << 20;
 
 /// What is asked of the kernel; each is used where it is offered.
-const WANTED: [InitFlags; 8] = [
+const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
@@ -16,6 +16,8 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     // Else every write(2) asks for security.capability first.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    // For files that are open past the page cache.
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
 ];
 
 /// What mounts differ in.
