@@ -14,6 +14,9 @@ use super::file::{NO_HANDLE, OpenFile};
 use crate::sys::Result;
 use rustix::fs::OFlags;
 
+/// `O_DSYNC`: `OFlags::DSYNC` is more, both of it and `__O_SYNC`.
+const DATA_SYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC as u32);
+
 /// A file that was just opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
@@ -37,8 +40,7 @@ impl Fs {
     /// Brings what was written with the open file's `flags` to the disk, if they ask for it. Of what
     /// goes through the cache the kernel sees to it, and sends FSYNC.
     pub(super) fn sync_written(&self, id: u64, handle: u64, flags: OFlags) -> Result<()> {
-        let syncs = flags.contains(OFlags::DSYNC);
-        if syncs && handle != NO_HANDLE && self.file(handle)?.is_direct() {
+        if flags.contains(DATA_SYNC) && handle != NO_HANDLE && self.file(handle)?.is_direct() {
             return self.fsync(id, handle, !flags.contains(OFlags::SYNC));
         }
         Ok(())

@@ -166,6 +166,19 @@ impl Map {
         }
     }
 
+    /// The address of the byte `at`.
+    pub fn address(&self, at: usize) -> usize {
+        self.address as usize + at
+    }
+
+    /// Takes the memory from `at`, a multiple of the page size, away.
+    pub fn unmap_from(&mut self, at: usize) {
+        assert!(at < self.len);
+        // SAFETY: the rest of the mapping, which nothing refers to any more.
+        unsafe { libc::munmap(self.address.cast::<u8>().add(at).cast(), self.len - at) };
+        self.len = at;
+    }
+
     /// Writes changes back (`msync(MS_SYNC)`).
     pub fn sync(&self) -> io::Result<()> {
         // SAFETY: exactly the mapping.
@@ -178,6 +191,14 @@ impl Drop for Map {
         // SAFETY: exactly the mapping, which nothing else refers to.
         unsafe { libc::munmap(self.address, self.len) };
     }
+}
+
+/// write(2) of the `len` bytes at `address`, whatever is there; the bytes written.
+pub fn write_memory(file: impl AsFd, address: usize, len: usize) -> io::Result<usize> {
+    let from = std::ptr::with_exposed_provenance(address);
+    // SAFETY: the kernel checks the memory, which it only reads.
+    let written = unsafe { libc::write(file.as_fd().as_raw_fd(), from, len) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
 /// `struct file_dedupe_range` of linux/fs.h, with one range to share.

@@ -59,6 +59,19 @@ scripts! {
         "$OVLFUSE" umount merged
         wait $pid"#;
 
+    // One WRITE for each write(2), and nothing before it.
+    [root user userns] written_as_it_comes: r#"
+        RUST_LOG=debug exec_mount -f 2>log &
+        pid=$!
+        until mounted merged; do ended $pid && complain "$(cat log)"; done
+        head -c 1000000 /dev/urandom >random
+        dd if=random of=merged/new bs=10000 2>dd.log || complain "$(cat dd.log)"
+        is 100 grep -c ' WRITE ' log
+        grep -q ' GETXATTR ' log && complain "$(grep ' GETXATTR ' log)"
+        cmp random merged/new
+        is '' "$OVLFUSE" umount merged
+        wait $pid"#;
+
     [root user userns] a_signal_while_files_are_open: r#"
         mount_here
         exec 5>>merged/f

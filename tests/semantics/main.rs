@@ -15,6 +15,7 @@ mod create;
 mod data;
 mod data_only;
 mod detach;
+mod direct;
 mod dot_wh;
 mod identity;
 mod index;

@@ -158,7 +158,7 @@ fn read_through(path: &Path, size_mib: usize) -> Result<()> {
 }
 
 fn write_through(path: &Path, size_mib: usize) -> Result<()> {
-    let mut file = File::create_new(path)?;
+    let mut file = File::create(path)?;
     let block = vec![b'x'; BLOCK_BYTES];
     for _ in 0..(size_mib << 20) / BLOCK_BYTES {
         file.write_all(&block)?;

@@ -139,5 +139,5 @@ fn new_paths(scene: &Scene, view: &View) -> Result<Vec<PathBuf>> {
 }
 
 fn create_all(paths: &[PathBuf]) -> Result<()> {
-    paths.iter().try_for_each(|path| Ok(File::create_new(path)?.write_all(&[b'x'; SMALL_BYTES])?))
+    paths.iter().try_for_each(|path| Ok(File::create(path)?.write_all(&[b'x'; SMALL_BYTES])?))
 }
