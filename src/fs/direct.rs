@@ -1,46 +1,100 @@
-//! Files that are read and written past the kernel's page cache.
+//! Files that are written past the kernel's page cache.
 //!
-//! What is written through a descriptor that is for writing only is seldom read soon. So the kernel
-//! hands it on as it comes, instead of copying it to the cache page by page first: a copy and the
-//! memory are saved, and so are the WRITEs of their own for pages that are written in part, the READs
+//! Who makes a file's content anew, and opens it for nothing but that, does not read it. So the kernel
+//! hands on what is written as it comes, instead of copying it to its cache page by page first: a copy
+//! and the memory are saved, the WRITEs of their own for pages that are written in part, the READs
 //! that fill those up later, and the GETXATTR before the first write.
 //!
-//! **The descriptors of a file that are open at the same time are all alike**, as the first of them.
-//! No page can get into the cache, then, while the file is written past it, but by mmap(2); those the
-//! kernel drops itself when they are written to (`fs/fuse/file.c: fuse_direct_io`).
+//! **The cache never keeps what is older than the file.** It is empty when such a file is opened, and all
+//! that open it meanwhile go past the cache too. They can still fill it, by mmap(2) or splice(2), at the
+//! very moment of a write, which kernels before Linux 6.19 do not notice: so the first who opens the
+//! file after them makes the kernel drop what it has.
+//!
+//! **Nobody goes past the cache for long by accident.** close(2) does not wait for RELEASE, and whoever
+//! opens the file right after it, perhaps to run it, would keep it so.
 
 use super::Fs;
 use super::file::{NO_HANDLE, OpenFile};
+use super::node::Node;
 use crate::sys::Result;
 use rustix::fs::OFlags;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often a RELEASE that is on its way is looked for, and how long after each look.
+const LOOKS: (usize, Duration) = (10, Duration::from_micros(20));
 
 /// `O_DSYNC`: `OFlags::DSYNC` is more, both of it and `__O_SYNC`.
 const DATA_SYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC as u32);
+
+/// What the kernel's page cache is to an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// What is in it holds.
+    Kept,
+    /// What is in it is dropped first.
+    Renewed,
+    /// It is passed by.
+    Bypassed,
+}
 
 /// A file that was just opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
     /// What the kernel is to call it.
     pub handle: u64,
-    /// It is read and written past the page cache.
-    pub direct: bool,
-}
-
-impl Opened {
-    /// The file that the kernel opened without asking.
-    pub(super) const UNASKED: Self = Self { handle: NO_HANDLE, direct: false };
-}
-
-/// Whether a file opened with `flags` goes past the page cache, if `other` is open too.
-pub(super) fn is_direct(flags: OFlags, other: Option<&OpenFile>) -> bool {
-    other.map_or(flags & OFlags::ACCMODE == OFlags::WRONLY, OpenFile::is_direct)
+    /// What the kernel is to do with its cache.
+    pub cache: Cache,
 }
 
 impl Fs {
+    /// Allows files to go past the kernel's page cache: this kernel can map them all the same.
+    pub fn allow_bypass(&self) {
+        self.bypass.store(true, Ordering::Relaxed);
+    }
+
+    /// What the cache is to the file `node`, opened with `flags`, if `other` is open too; `empty`
+    /// if it was just made or emptied.
+    pub(super) fn cache(
+        &self,
+        node: &Node,
+        flags: OFlags,
+        empty: bool,
+        other: Option<&OpenFile>,
+    ) -> Cache {
+        let made_anew = empty && self.bypass.load(Ordering::Relaxed);
+        let plain = OFlags::ACCMODE | OFlags::APPEND | DATA_SYNC;
+        match other.map(|file| file.cache) {
+            Some(Cache::Bypassed) => {
+                node.set_cache_outdated();
+                Cache::Bypassed
+            }
+            Some(_) => Cache::Kept,
+            None if made_anew && flags & plain == OFlags::WRONLY => Cache::Bypassed,
+            None if node.take_cache_outdated() => Cache::Renewed,
+            None => Cache::Kept,
+        }
+    }
+
+    /// Waits a moment for those to be gone that have `node` open past the cache.
+    pub(super) fn await_release(&self, node: &Node) {
+        let (looks, pause) = LOOKS;
+        for _ in 0..looks {
+            if node.an_open().is_none_or(|file| file.cache != Cache::Bypassed) {
+                return;
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
     /// Brings what was written with the open file's `flags` to the disk, if they ask for it. Of what
     /// goes through the cache the kernel sees to it, and sends FSYNC.
     pub(super) fn sync_written(&self, id: u64, handle: u64, flags: OFlags) -> Result<()> {
-        if flags.contains(DATA_SYNC) && handle != NO_HANDLE && self.file(handle)?.is_direct() {
+        let bypasses = |handle| {
+            let file = self.open_files.get(&handle);
+            handle != NO_HANDLE && file.is_some_and(|file| file.cache == Cache::Bypassed)
+        };
+        if flags.contains(DATA_SYNC) && bypasses(handle) {
             return self.fsync(id, handle, !flags.contains(OFlags::SYNC));
         }
         Ok(())

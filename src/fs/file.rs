@@ -5,7 +5,7 @@
 //! do. When descriptors run out, those of files that can be opened again by
 //! name are closed and opened at the next use.
 
-use super::direct::{Opened, is_direct};
+use super::direct::{Cache, Opened};
 use super::node::{Kept, Node};
 use super::protect::refuse;
 use super::{Caller, Fs};
@@ -29,8 +29,8 @@ pub struct OpenFile {
     access: OFlags,
     /// A process runs it: opened by execve(2).
     executed: bool,
-    /// See [`direct`](super::direct).
-    direct: bool,
+    /// What the kernel's page cache is to it.
+    pub(super) cache: Cache,
     backing: RwLock<Backing>,
 }
 
@@ -60,11 +60,6 @@ impl OpenFile {
     /// Whether it may be written to.
     pub fn writable(&self) -> bool {
         self.access != OFlags::RDONLY
-    }
-
-    /// Whether it is read and written past the page cache.
-    pub(super) fn is_direct(&self) -> bool {
-        self.direct
     }
 
     /// Whether its descriptor can be closed while it has a name: without privileges a file that
@@ -98,6 +93,7 @@ impl Fs {
         let truncate = flags.contains(OFlags::TRUNC);
         let access = flags & OFlags::ACCMODE;
         self.check_opening(&node, flags)?;
+        self.await_release(&node);
         // The kernel looks only after it has told us to truncate, unless the file is opened for writing.
         if truncate && node.opens().iter().any(|f| f.executed) {
             return Err(Errno::TXTBSY);
@@ -111,7 +107,7 @@ impl Fs {
         if truncate && let Some(fd) = &backing.fd {
             self.cut(&node, fd, access, caller)?;
         }
-        let opened = self.add_file(Arc::clone(&node), flags, backing);
+        let opened = self.add_file(Arc::clone(&node), flags, truncate, backing);
         self.give_content(&node);
         Ok(opened)
     }
@@ -131,22 +127,23 @@ impl Fs {
     pub(super) fn add_created(&self, node: Arc<Node>, flags: u32, fd: OwnedFd) -> Opened {
         if self.no_open {
             self.unopened.insert((node.id, LayerId::UPPER), Arc::new(fd));
-            return Opened::UNASKED;
+            return Opened { handle: NO_HANDLE, cache: Cache::Kept };
         }
         let flags = OFlags::from_bits_retain(flags);
-        self.add_file(node, flags, Backing { fd: Some(Arc::new(fd)), in_upper: true })
+        self.add_file(node, flags, true, Backing { fd: Some(Arc::new(fd)), in_upper: true })
     }
 
-    fn add_file(&self, node: Arc<Node>, flags: OFlags, backing: Backing) -> Opened {
+    /// Adds the open file `node`; it is `empty` if it was just made or emptied.
+    fn add_file(&self, node: Arc<Node>, flags: OFlags, empty: bool, backing: Backing) -> Opened {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         let file = node.add_open(|other| OpenFile {
             node: Arc::clone(&node),
             access: flags & OFlags::ACCMODE,
             executed: flags.contains(EXECUTE),
-            direct: is_direct(flags, other),
+            cache: self.cache(&node, flags, empty, other),
             backing: RwLock::new(backing),
         });
-        let opened = Opened { handle, direct: file.direct };
+        let opened = Opened { handle, cache: file.cache };
         self.open_files.insert(handle, file);
         opened
     }
@@ -172,7 +169,7 @@ impl Fs {
         }
     }
 
-    pub(super) fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
+    fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
         self.open_files.get(&handle).map(|f| Arc::clone(&f)).ok_or(Errno::BADF)
     }
 

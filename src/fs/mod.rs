@@ -64,7 +64,7 @@ use dashmap::DashMap;
 use node::{LowerDir, Names, Node, ROOT_ID};
 use node_table::NodeTable;
 use parking_lot::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Who sent a request.
@@ -137,6 +137,8 @@ pub struct Fs {
     fsync: Fsync,
     /// Ids that stand for an owner without a mapping, if there can be any.
     overflow: identity::Overflow,
+    /// Files may go past the kernel's page cache.
+    bypass: AtomicBool,
     notify: OnceLock<Box<dyn Notify>>,
 }
 
@@ -181,6 +183,7 @@ impl Fs {
             dot_wh: config.dot_wh,
             fsync: config.fsync,
             overflow: identity::Overflow::read(),
+            bypass: AtomicBool::new(false),
             notify: OnceLock::new(),
         };
         Ok(fs)

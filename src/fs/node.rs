@@ -231,6 +231,7 @@ impl Node {
     /// Notes that the object is in upper now; its place is locked.
     pub fn set_in_upper(&self) {
         self.layer.store(LayerId::UPPER.0, Ordering::Release);
+        self.take_cache_outdated();
     }
 
     /// Notes that the object, if it is a directory, holds no `.wh.` names in upper.
@@ -421,6 +422,11 @@ impl Node {
             more.opens.retain(|f| !Arc::ptr_eq(f, file));
         }
         links.drop_empty();
+    }
+
+    /// One of the open files.
+    pub fn an_open(&self) -> Option<Arc<OpenFile>> {
+        self.links.lock().more.as_ref().and_then(|more| more.opens.first().cloned())
     }
 
     /// The open files.

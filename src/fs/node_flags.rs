@@ -18,8 +18,10 @@ pub(super) const INDEXED: u8 = 16;
 const LACKS_DATA: u8 = 32;
 /// Nothing on disk tells the inode number it shows, which is that of what it was copied up from.
 const BORROWS_INO: u8 = 64;
-/// The kernel was given the file's content, or is to ask for it.
+/// Of a file of a lower layer: the kernel was given its content, or is to ask for it.
 const CONTENT_SETTLED: u8 = 128;
+/// Of a file of upper: the kernel's cache may hold what is older than the file.
+const CACHE_OUTDATED: u8 = CONTENT_SETTLED;
 
 impl Node {
     /// Notes that no link of the object is left.
@@ -88,6 +90,17 @@ impl Node {
     /// Whether the kernel was given the file's content, or is to ask for it.
     pub fn is_content_settled(&self) -> bool {
         self.flags.load(Ordering::Acquire) & CONTENT_SETTLED != 0
+    }
+
+    /// Notes that the kernel's cache of the file, which is in upper, may hold what is older.
+    pub fn set_cache_outdated(&self) {
+        self.flags.fetch_or(CACHE_OUTDATED, Ordering::Release);
+    }
+
+    /// Whether the kernel's cache of the file, which is in upper, may hold what is older; no longer
+    /// from now on.
+    pub fn take_cache_outdated(&self) -> bool {
+        self.flags.fetch_and(!CACHE_OUTDATED, Ordering::AcqRel) & CACHE_OUTDATED != 0
     }
 
     /// Notes that the object will show another inode number once it was forgotten.

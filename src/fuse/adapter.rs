@@ -6,7 +6,7 @@
 //! request panicked, the crate answers with `EIO` when the object is dropped.
 
 use super::channel::Channel;
-use super::convert::{done, errno, new, send_list, send_value, sent_count, set_time};
+use super::convert::{caching, done, errno, new, send_list, send_value, sent_count, set_time};
 use super::init::{Wishes, negotiate};
 use super::ioctl::Command;
 use super::passthrough::Backings;
@@ -17,10 +17,10 @@ use crate::fs::attr::Changes;
 use crate::fs::direct::Opened;
 use crate::sys;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -45,8 +45,6 @@ pub struct Adapter {
     backings: Option<Arc<Backings>>,
     /// The kernel opens and closes files without asking.
     no_open: bool,
-    /// Files that are not cached can be mapped.
-    maps_direct: bool,
 }
 
 impl Adapter {
@@ -54,15 +52,7 @@ impl Adapter {
     pub fn new(fs: Arc<Fs>, config: &Config, channel: Arc<OnceLock<Channel>>) -> Self {
         let view = Arc::new(config.view.clone());
         let backings = config.passthrough.then(Arc::default);
-        Self { fs, view, channel, backings, no_open: false, maps_direct: false }
-    }
-
-    /// What the kernel caches of a file that was opened. It keeps what it has.
-    fn caching(&self, opened: Opened) -> FopenFlags {
-        match opened.direct && self.maps_direct {
-            true => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_DIRECT_IO,
-            false => FopenFlags::FOPEN_KEEP_CACHE,
-        }
+        Self { fs, view, channel, backings, no_open: false }
     }
 
     /// Runs one request; one that panics is answered with `EIO` and logged.
@@ -96,7 +86,11 @@ impl Filesystem for Adapter {
         let passthrough = self.backings.is_some();
         let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.no_open = can_skip_open && self.fs.needs_no_open() && !passthrough;
-        self.maps_direct = config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        // RESEND came with Linux 6.9: before it, changes of such files through a mapping could be lost.
+        let maps_uncached = InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP | InitFlags::FUSE_HAS_RESEND;
+        if config.capabilities().contains(maps_uncached) {
+            self.fs.allow_bypass();
+        }
         negotiate(config, Wishes { acl: self.view.acl, no_open: self.no_open, passthrough })
     }
 
@@ -243,7 +237,7 @@ impl Filesystem for Adapter {
         self.run_copying(changes.then_some(ino.0), move |this| {
             match (this.fs.open(ino.0, flags, caller), &this.backings) {
                 (Ok(opened), None) => {
-                    reply.opened(FileHandle(opened.handle), this.caching(opened));
+                    reply.opened(FileHandle(opened.handle), caching(opened.cache));
                 }
                 (Ok(Opened { handle, .. }), Some(backings)) => {
                     match this.fs.source(ino.0, handle) {
@@ -475,7 +469,7 @@ impl Filesystem for Adapter {
             Ok((entry, opened)) => {
                 let mut bytes = Reply::new(req.unique().0, 144);
                 bytes.entry(Some(&entry), &self.view);
-                bytes.open(opened.handle, self.caching(opened).bits());
+                bytes.open(opened.handle, caching(opened.cache).bits());
                 if !self.send(&bytes.finish(), reply) {
                     fs.release(opened.handle);
                     fs.forget(entry.id, 1);

@@ -68,6 +68,14 @@ scripts! {
         dd if=random of=merged/new bs=10000 2>dd.log || complain "$(cat dd.log)"
         is 100 grep -c ' WRITE ' log
         grep -q ' GETXATTR ' log && complain "$(grep ' GETXATTR ' log)"
+        grep -q ' READ ' log && complain "read: $(grep ' READ ' log)"
+        exec 5>merged/beside
+        echo one >&5
+        # Who reads beside it goes past the cache too, and afterwards nobody.
+        reads() { grep -c ' READ ' log; }
+        for expected in 2 4; do is one cat merged/beside; is $expected reads; done
+        exec 5>&-
+        for expected in 5 5; do is one cat merged/beside; is $expected reads; done
         cmp random merged/new
         is '' "$OVLFUSE" umount merged
         wait $pid"#;

@@ -1,4 +1,5 @@
-//! Files opened for writing only, which go past the page cache, beside other descriptors of them.
+//! Files made anew by who opened them for writing only, which go past the page cache, beside other
+//! descriptors of them.
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -22,8 +23,8 @@ const PAGE: usize = 4096;
 fn readers_beside_a_writer(s: &mut Sandbox) {
     const BLOCK: usize = 3 * PAGE + 100;
     let m = s.mount();
-    m.write("f", [0; BLOCK]);
-    let writer = m.open("f", OFlags::WRONLY);
+    let writer = m.open("f", OFlags::CREATE | OFlags::WRONLY);
+    writer.write_all_at(&[0; BLOCK], 0).unwrap();
     let (written, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for number in 0..3 {
@@ -50,9 +51,10 @@ fn readers_beside_a_writer(s: &mut Sandbox) {
 }
 
 fn all_descriptors_see_the_same(s: &mut Sandbox) {
-    s.lower().file("f", vec![b'l'; 3 * PAGE]);
+    s.lower().file("f", "lower");
     let m = s.mount();
-    let mut appender = m.open("f", OFlags::WRONLY | OFlags::APPEND);
+    let mut writer = m.open("f", OFlags::WRONLY | OFlags::TRUNC);
+    writer.write_all(&[b'l'; 3 * PAGE]).unwrap();
     let (reader, both) = (m.open("f", OFlags::RDONLY), m.open("f", OFlags::RDWR));
     let shared = Map::new(&both, 4 * PAGE, true, true).unwrap();
     let private = Map::new(&reader, 4 * PAGE, false, false).unwrap();
@@ -64,7 +66,7 @@ fn all_descriptors_see_the_same(s: &mut Sandbox) {
     assert_eq!((at(&reader, 3 * PAGE - 2), at(&both, 0)), ("ll".into(), "llll".into()));
     for (round, text) in ["1111", "2222", "3333"].into_iter().enumerate() {
         let end = 3 * PAGE + 4 * round;
-        appender.write_all(text.as_bytes()).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
         assert_eq!((at(&reader, end), at(&both, end)), (text.into(), text.into()));
         assert_eq!((shared.read(end, 4), private.read(end, 4)), (text.into(), text.into()));
         assert_eq!(m.stat("f").st_size, end as i64 + 4);
@@ -76,7 +78,7 @@ fn all_descriptors_see_the_same(s: &mut Sandbox) {
     let overwriter = m.open("f", OFlags::WRONLY);
     overwriter.write_all_at(b"over", PAGE as u64 + 8).unwrap();
     assert_eq!(shared.read(PAGE, 12), b"mmapbothover");
-    drop((appender, overwriter, shared, private, reader, both));
+    drop((writer, overwriter, shared, private, reader, both));
     assert_eq!(&m.read("f")[PAGE..PAGE + 12], b"mmapbothover");
     assert_eq!(&m.read("f")[3 * PAGE..], b"111122223333");
     assert_eq!(m.read("f"), s.upper().read("f"));
@@ -89,13 +91,18 @@ fn cached_before_and_after(s: &mut Sandbox) {
     for round in 0..20 {
         let mut expected = m.read("f");
         let (from, text) = (round * 1777, vec![b'a' + round as u8; 1 + round * 500]);
+        if round % 3 == 0 {
+            m.open("f", OFlags::WRONLY | OFlags::TRUNC).write_all_at(b"anew", 0).unwrap();
+            expected = b"anew".to_vec();
+            assert!(m.read("f") == expected, "round {round}, made anew");
+        }
         m.open("f", OFlags::WRONLY).write_all_at(&text, from as u64).unwrap();
         expected.resize(expected.len().max(from + text.len()), 0);
         expected[from..from + text.len()].copy_from_slice(&text);
         assert!(m.read("f") == expected, "round {round}");
         m.open("f", OFlags::RDWR).write_all_at(b"cached", from as u64).unwrap();
-        expected[from..from + 6].copy_from_slice(b"cached");
         expected.resize(expected.len().max(from + 6), 0);
+        expected[from..from + 6].copy_from_slice(b"cached");
         assert!(m.read("f") == expected, "round {round}, written through the cache");
     }
     m.truncate("f", 100);
@@ -128,12 +135,12 @@ fn memory_of_the_kernel(s: &mut Sandbox) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let line = maps.lines().find(|line| line.ends_with("[vvar]")).expect("the kernel's clock");
     let address = usize::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
-    for (access, refused) in [(OFlags::WRONLY, true), (OFlags::RDWR, false)] {
-        let file = m.open("f", OFlags::CREATE | access);
+    for (name, access, refused) in [("w", OFlags::WRONLY, true), ("rw", OFlags::RDWR, false)] {
+        let file = m.open(name, OFlags::CREATE | access);
         let written = sys::write_memory(file, address, 8);
         match refused && backend() == Backend::Ovlfuse {
             true => assert_errno(written, Errno::FAULT),
-            false => assert_eq!(written.unwrap(), 8, "{access:?}"),
+            false => assert_eq!(written.unwrap(), 8, "{name}"),
         }
     }
 }
