@@ -97,10 +97,11 @@ impl Node {
         self.flags.fetch_or(CACHE_OUTDATED, Ordering::Release);
     }
 
-    /// Whether the kernel's cache of the file, which is in upper, may hold what is older; no longer
+    /// Whether the file is in upper and the kernel's cache of it may hold what is older; no longer
     /// from now on.
     pub fn take_cache_outdated(&self) -> bool {
-        self.flags.fetch_and(!CACHE_OUTDATED, Ordering::AcqRel) & CACHE_OUTDATED != 0
+        self.in_upper()
+            && self.flags.fetch_and(!CACHE_OUTDATED, Ordering::AcqRel) & CACHE_OUTDATED != 0
     }
 
     /// Notes that the object will show another inode number once it was forgotten.

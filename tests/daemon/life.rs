@@ -55,7 +55,14 @@ scripts! {
             cmp lower/$file merged/$file
         done
         grep -q ' READ ' log || complain 'the large file was not read'
-        cmp lower/small merged/small
+        # Nor is anything read again.
+        reads=$(grep -c ' READ ' log)
+        for round in 1 2 3; do for file in small empty f large; do cmp lower/$file merged/$file; done; done
+        is "$reads" grep -c ' READ ' log
+        # What was not copied up is in the cache, what was not changed remains there.
+        chmod 600 merged/large
+        for round in 1 2 3; do cmp lower/large merged/large; done
+        is "$reads" grep -c ' READ ' log
         "$OVLFUSE" umount merged
         wait $pid"#;
 
