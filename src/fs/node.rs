@@ -231,6 +231,7 @@ impl Node {
     /// Notes that the object is in upper now; its place is locked.
     pub fn set_in_upper(&self) {
         self.layer.store(LayerId::UPPER.0, Ordering::Release);
+        // The bit had another meaning before.
         self.take_cache_outdated();
     }
 

@@ -82,6 +82,7 @@ scripts! {
         reads() { grep -c ' READ ' log; }
         for expected in 2 4; do is one cat merged/beside; is $expected reads; done
         exec 5>&-
+        until [[ $(grep -c ' RELEASE ' log) == $(grep -cE ' (OPEN|CREATE) ' log) ]]; do :; done
         for expected in 5 5; do is one cat merged/beside; is $expected reads; done
         cmp random merged/new
         is '' "$OVLFUSE" umount merged
