@@ -24,9 +24,9 @@ use std::sync::atomic::Ordering;
 /// An open regular file.
 #[derive(Debug)]
 pub struct OpenFile {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     /// `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
-    access: OFlags,
+    pub(super) access: OFlags,
     /// A process runs it: opened by execve(2).
     executed: bool,
     /// What the kernel's page cache is to it.
@@ -136,14 +136,19 @@ impl Fs {
     /// Adds the open file `node`; it is `empty` if it was just made or emptied.
     fn add_file(&self, node: Arc<Node>, flags: OFlags, empty: bool, backing: Backing) -> Opened {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let passed =
+            backing.fd.as_deref().and_then(|fd| self.hand_over(&node, fd, backing.in_upper));
         let file = node.add_open(|other| OpenFile {
             node: Arc::clone(&node),
             access: flags & OFlags::ACCMODE,
             executed: flags.contains(EXECUTE),
-            cache: self.cache(&node, flags, empty, other),
+            cache: self.cache(&node, flags, empty, passed.as_ref(), other),
             backing: RwLock::new(backing),
         });
-        let opened = Opened { handle, cache: file.cache };
+        if file.changes_unseen() {
+            self.begin_unseen(&file);
+        }
+        let opened = Opened { handle, cache: file.cache.clone() };
         self.open_files.insert(handle, file);
         opened
     }
@@ -334,6 +339,9 @@ impl Fs {
     pub fn release(&self, handle: u64) {
         if let Some((_, file)) = self.open_files.remove(&handle) {
             file.node.drop_open(&file);
+            if file.changes_unseen() {
+                self.end_unseen();
+            }
         }
     }
 
