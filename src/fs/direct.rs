@@ -14,7 +14,7 @@
 //! opens the file right after it, perhaps to run it, would keep it so.
 
 use super::Fs;
-use super::file::{NO_HANDLE, OpenFile};
+use super::file::{How, NO_HANDLE, OpenFile};
 use super::node::Node;
 use super::passthrough::Passed;
 use crate::sys::Result;
@@ -63,17 +63,16 @@ impl Fs {
         self.bypass.store(true, Ordering::Relaxed);
     }
 
-    /// What the cache is to the file `node`, opened with `flags`, if `other` is open too; `empty`
-    /// if it was just made or emptied, `passed` if it was handed to the kernel.
+    /// What the cache is to the file `node`, opened as `how` says, if `other` is open too, and if it
+    /// was handed to the kernel as `passed`.
     pub(super) fn cache(
         &self,
         node: &Node,
-        flags: OFlags,
-        empty: bool,
+        how: How,
         passed: Option<&Arc<Passed>>,
         other: Option<&OpenFile>,
     ) -> Cache {
-        let made_anew = empty && self.bypass.load(Ordering::Relaxed);
+        let made_anew = how.empty && self.bypass.load(Ordering::Relaxed);
         let plain = OFlags::ACCMODE | OFlags::APPEND | DATA_SYNC;
         match (other.map(|file| &file.cache), passed) {
             (Some(Cache::Passed(shared)), _) => Cache::Passed(Arc::clone(shared)),
@@ -83,7 +82,7 @@ impl Fs {
             }
             (Some(_), _) => Cache::Kept,
             (None, Some(passed)) => Cache::Passed(Arc::clone(passed)),
-            (None, None) if made_anew && flags & plain == OFlags::WRONLY => Cache::Bypassed,
+            (None, None) if made_anew && how.flags & plain == OFlags::WRONLY => Cache::Bypassed,
             (None, None) if node.take_cache_outdated() => Cache::Renewed,
             (None, None) => Cache::Kept,
         }

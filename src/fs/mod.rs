@@ -48,6 +48,7 @@ pub mod refresh;
 pub mod remove;
 pub mod rename;
 pub mod resolve;
+pub mod set_id;
 pub mod settle;
 pub mod xattr;
 

@@ -6,15 +6,18 @@
 //! it open any more: of a lower file it would go on with that after a copy-up. So all that is open
 //! of a file at one time is alike (`fs/fuse/iomode.c: fuse_file_io_open`); the first decides.
 //!
-//! **Rights.** The kernel writes with the rights of the thread that handed the file over. Without
-//! `CAP_FSETID` the file system below takes set-id bits away that the file was given since.
+//! **Rights.** The kernel writes with the rights of the thread that handed the file over: root's if
+//! root was the first to open it, for writing; else without `CAP_FSETID`, so that the file system below
+//! takes set-id bits away that the file was given since. Where others have it open for writing
+//! beside root it keeps no such bits at all ([`Fs::drop_set_id_at_risk`]).
 //!
 //! **Attributes.** The kernel notes that write(2) changed them, but neither that a mapping did nor
 //! that the mode lost set-id bits. While that can happen none are to be kept ([`Fs::attributes_last`]).
 
 use super::direct::Cache;
-use super::file::{OpenFile, has_set_id};
+use super::file::{How, OpenFile};
 use super::node::Node;
+use super::set_id::has_set_id;
 use super::{Fs, Notify};
 use crate::sys::{Errno, identity};
 use crate::union::LayerId;
@@ -28,6 +31,8 @@ use std::sync::{Arc, Weak};
 pub struct Passed {
     /// What the kernel calls it.
     pub id: u32,
+    /// It is written with root's rights.
+    as_root: bool,
     kernel: Weak<dyn Notify>,
 }
 
@@ -42,6 +47,12 @@ impl Drop for Passed {
 impl OpenFile {
     fn is_passed(&self) -> bool {
         matches!(self.cache, Cache::Passed(_))
+    }
+
+    /// Whether what others than root write is written with root's rights.
+    pub(super) fn borrows_rights(&self) -> bool {
+        let as_root = matches!(&self.cache, Cache::Passed(passed) if passed.as_root);
+        as_root && self.writable() && !self.how.by_root
     }
 
     /// Whether the kernel may change attributes through it that it does not know.
@@ -65,6 +76,7 @@ impl Fs {
         node: &Node,
         fd: &OwnedFd,
         in_upper: bool,
+        how: How,
     ) -> Option<Arc<Passed>> {
         let passes = in_upper || self.is_read_only();
         if !passes || !self.passthrough.load(Ordering::Relaxed) || node.an_open().is_some() {
@@ -74,8 +86,10 @@ impl Fs {
         if has_set_id(fd).unwrap_or(true) {
             return None;
         }
-        match identity::without_fsetid(|| kernel.hand_over(fd.as_fd())) {
-            Ok(id) => Some(Arc::new(Passed { id, kernel: Arc::downgrade(kernel) })),
+        let as_root = how.by_root && how.writes();
+        let hand_over = || kernel.hand_over(fd.as_fd());
+        match if as_root { hand_over() } else { identity::without_fsetid(hand_over) } {
+            Ok(id) => Some(Arc::new(Passed { id, as_root, kernel: Arc::downgrade(kernel) })),
             Err(e) => {
                 log::debug!("node {} is not passed on: {e}", node.id);
                 // No file of this file system can be.
@@ -93,7 +107,7 @@ impl Fs {
         self.unseen.fetch_add(1, Ordering::AcqRel);
         // They may have been given since it was handed over.
         let has_bits = || file.descriptor().is_none_or(|fd| has_set_id(&fd).unwrap_or(true));
-        if file.access == OFlags::RDWR || has_bits() {
+        if file.how.access() == OFlags::RDWR || has_bits() {
             self.attributes_changed(&file.node);
         }
     }
@@ -112,7 +126,7 @@ impl Fs {
         let Ok(node) = self.nodes.get(id) else { return true };
         let set_id = mode & (libc::S_ISUID | libc::S_ISGID) != 0;
         let changes =
-            |f: &Arc<OpenFile>| f.changes_unseen() && (set_id || f.access == OFlags::RDWR);
+            |f: &Arc<OpenFile>| f.changes_unseen() && (set_id || f.how.access() == OFlags::RDWR);
         !node.opens().iter().any(changes)
     }
 }
