@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::split::{split_escaped, split_options, unescape, unescape_path};
-use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, REFUSED};
+use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, PASSTHROUGH, REFUSED, XATTR_PERMISSIONS};
 use super::{
     Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, FOR_EVER, Fsync, MAX_LOWERS, MountFlags,
     Passthrough, RedirectDir, Stored, Upper, Uuid, ViewOptions, ids,
@@ -427,10 +427,6 @@ impl Options {
     }
 }
 
-/// The values of `xattr_permissions=`.
-const XATTR_PERMISSIONS: &[(&str, Option<Stored>)] =
-    &[("0", None), ("1", Some(Stored::Privileged)), ("2", Some(Stored::User))];
-
 /// The values of `metacopy=`.
 const METACOPY: &[(&str, bool)] = &[("off", false), ("on", true)];
 
@@ -461,10 +457,6 @@ const INDEX: &[(&str, bool)] = &[("off", false), ("on", true)];
 
 /// The values of `whiteouts=`: whether `.wh.` names count beside the kernel's whiteouts.
 const WHITEOUTS: &[(&str, bool)] = &[("kernel", false), ("dot_wh", true)];
-
-/// The values of `passthrough=`.
-const PASSTHROUGH: &[(&str, Passthrough)] =
-    &[("auto", Passthrough::Auto), ("on", Passthrough::On), ("off", Passthrough::Off)];
 
 /// The values of `xino=`: whether unique numbers are asked for, which they always are, and
 /// whether the lower layers are fixed.
