@@ -2,7 +2,7 @@
 //! can let it do.
 //!
 //! **Which.** Those whose data is in upper, or all of a mount without one, but for files with set-id
-//! bits. What the kernel was handed it reads and writes for all who open the file, until nobody has
+//! bits and small ones that are only read. What the kernel was handed it reads and writes for all who open the file, until nobody has
 //! it open any more: of a lower file it would go on with that after a copy-up. So all that is open
 //! of a file at one time is alike (`fs/fuse/iomode.c: fuse_file_io_open`); the first decides.
 //!
@@ -17,7 +17,7 @@
 use super::direct::Cache;
 use super::file::{How, OpenFile};
 use super::node::Node;
-use super::set_id::has_set_id;
+use super::set_id::{SET_ID, has_set_id};
 use super::{Fs, Notify};
 use crate::sys::{Errno, identity};
 use crate::union::LayerId;
@@ -25,6 +25,10 @@ use rustix::fs::OFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+/// The most bytes that are better read through the cache, by one READ: after each opening for
+/// reading that the kernel serves itself, stat(2) asks for the access time again.
+const SMALL: i64 = 128 << 10;
 
 /// A file that the kernel was handed, until the last who opened it has closed it.
 #[derive(Debug)]
@@ -83,7 +87,9 @@ impl Fs {
             return None;
         }
         let kernel = self.notify.get()?;
-        if has_set_id(fd).unwrap_or(true) {
+        let stat = rustix::fs::fstat(fd).ok()?;
+        let cached = in_upper && !how.writes() && stat.st_size <= SMALL;
+        if cached || stat.st_mode & SET_ID != 0 {
             return None;
         }
         let as_root = how.by_root && how.writes();
@@ -124,7 +130,7 @@ impl Fs {
             return true;
         }
         let Ok(node) = self.nodes.get(id) else { return true };
-        let set_id = mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        let set_id = mode & SET_ID != 0;
         let changes =
             |f: &Arc<OpenFile>| f.changes_unseen() && (set_id || f.how.access() == OFlags::RDWR);
         !node.opens().iter().any(changes)

@@ -11,6 +11,9 @@ use rustix::fs::{Gid, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
+/// Both set-id bits of a mode.
+pub(super) const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+
 impl Fs {
     /// Changes the data of `node`, open as `fd`, by `change`, so that set-id bits go where they
     /// would for the caller's own call. The kernel leaves them to us, and must learn of it.
@@ -39,8 +42,7 @@ impl Fs {
     /// had some. Others go with the change itself.
     pub(super) fn drop_stored_set_id(&self, fd: &OwnedFd, caller: Caller) -> Result<bool> {
         let owners = self.owners(LayerId::UPPER);
-        let set_id = libc::S_ISUID | libc::S_ISGID;
-        if !owners.are_stored() || owners.stat(At::fd(fd.as_fd()))?.mode & set_id == 0 {
+        if !owners.are_stored() || owners.stat(At::fd(fd.as_fd()))?.mode & SET_ID == 0 {
             return Ok(false);
         }
         drop_set_id(fd, owners, caller).map(|()| true)
@@ -121,6 +123,5 @@ fn drop_set_id(fd: &OwnedFd, owners: Owners, caller: Caller) -> Result<()> {
 
 /// Whether the open file `fd` has set-id bits.
 pub(super) fn has_set_id(fd: &OwnedFd) -> Result<bool> {
-    let mode = rustix::fs::fstat(fd)?.st_mode;
-    Ok(mode & (libc::S_ISUID | libc::S_ISGID) != 0)
+    Ok(rustix::fs::fstat(fd)?.st_mode & SET_ID != 0)
 }

@@ -92,7 +92,7 @@ impl Filesystem for Adapter {
         let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         let must_open = self.passthrough == Passthrough::On;
         self.no_open = can_skip_open && self.fs.needs_no_open() && !must_open;
-        if pass_through(config, self.passthrough)? {
+        if pass_through(config, self.passthrough, self.fs.is_read_only())? {
             self.fs.allow_passthrough();
         }
         // RESEND came with Linux 6.9: before it, changes of such files through a mapping could be lost.

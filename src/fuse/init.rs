@@ -51,28 +51,33 @@ pub fn negotiate(config: &mut KernelConfig, wishes: Wishes) {
     }
 }
 
-/// Asks whether files can be handed to the kernel, if they are to be; the answer.
+/// Asks whether files can be handed to the kernel, to be written too unless all is `read_only`, if
+/// they are to be; the answer.
 ///
 /// # Errors
 /// They must be, and this kernel has no passthrough.
-pub fn pass_through(config: &mut KernelConfig, wanted: Passthrough) -> std::io::Result<bool> {
+pub fn pass_through(
+    config: &mut KernelConfig,
+    wanted: Passthrough,
+    read_only: bool,
+) -> std::io::Result<bool> {
     if wanted == Passthrough::Off {
         return Ok(false);
     }
     // Before Linux 6.13 the kernel did not notice that a file grew; this came with 6.15.
-    let grows = InitFlags::FUSE_REQUEST_TIMEOUT;
-    if wanted == Passthrough::Auto && !config.capabilities().contains(grows) {
-        return Ok(false);
-    }
+    let writes = config.capabilities().contains(InitFlags::FUSE_REQUEST_TIMEOUT);
     // So this mount can still be a layer of the kernel's overlayfs.
     let stacked = config.set_max_stack_depth(1).is_ok();
-    if stacked && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() {
+    if (writes || read_only)
+        && stacked
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+    {
         return Ok(true);
     }
     if wanted == Passthrough::Auto {
         return Ok(false);
     }
     Err(std::io::Error::other(
-        "this kernel lacks FUSE passthrough, it came with Linux 6.9; leave out the option 'passthrough'",
+        "this kernel lacks FUSE passthrough, it came with Linux 6.9, for files that are written with 6.15; leave out the option 'passthrough'",
     ))
 }
