@@ -1,7 +1,7 @@
 //! Attributes: GETATTR, SETATTR, READLINK, STATFS.
 
+use super::file::{has_set_id, with_rights_of};
 use super::node::{Kept, Node};
-use super::set_id::{has_set_id, with_rights_of};
 use super::{Caller, Fs};
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Kind, Result, Stat};
@@ -84,9 +84,6 @@ impl Fs {
             }
             Ok(())
         })?;
-        if changes.mode.is_some() {
-            self.drop_set_id_at_risk(&node)?;
-        }
         self.node_attr(&node)
     }
 

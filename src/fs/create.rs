@@ -58,7 +58,7 @@ impl Fs {
         let (entry, fd) = self.make(new, What::File(flags))?;
         let node = self.nodes.get(entry.id)?;
         let fd = fd.ok_or(Errno::IO)?;
-        Ok((entry, self.add_created(node, flags, fd, new.caller)))
+        Ok((entry, self.add_created(node, flags, fd)))
     }
 
     /// Makes a directory.

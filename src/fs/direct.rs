@@ -14,12 +14,10 @@
 //! opens the file right after it, perhaps to run it, would keep it so.
 
 use super::Fs;
-use super::file::{How, NO_HANDLE, OpenFile};
+use super::file::{NO_HANDLE, OpenFile};
 use super::node::Node;
-use super::passthrough::Passed;
 use crate::sys::Result;
 use rustix::fs::OFlags;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -30,7 +28,7 @@ const LOOKS: (usize, Duration) = (10, Duration::from_micros(20));
 const DATA_SYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC as u32);
 
 /// What the kernel's page cache is to an open file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cache {
     /// What is in it holds.
     Kept,
@@ -38,23 +36,15 @@ pub enum Cache {
     Renewed,
     /// It is passed by.
     Bypassed,
-    /// It is not used: the kernel reads and writes the file itself.
-    Passed(Arc<Passed>),
 }
 
 /// A file that was just opened.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Opened {
     /// What the kernel is to call it.
     pub handle: u64,
     /// What the kernel is to do with its cache.
     pub cache: Cache,
-}
-
-impl OpenFile {
-    fn is_bypassing(&self) -> bool {
-        matches!(self.cache, Cache::Bypassed)
-    }
 }
 
 impl Fs {
@@ -63,28 +53,26 @@ impl Fs {
         self.bypass.store(true, Ordering::Relaxed);
     }
 
-    /// What the cache is to the file `node`, opened as `how` says, if `other` is open too, and if it
-    /// was handed to the kernel as `passed`.
+    /// What the cache is to the file `node`, opened with `flags`, if `other` is open too; `empty`
+    /// if it was just made or emptied.
     pub(super) fn cache(
         &self,
         node: &Node,
-        how: How,
-        passed: Option<&Arc<Passed>>,
+        flags: OFlags,
+        empty: bool,
         other: Option<&OpenFile>,
     ) -> Cache {
-        let made_anew = how.empty && self.bypass.load(Ordering::Relaxed);
+        let made_anew = empty && self.bypass.load(Ordering::Relaxed);
         let plain = OFlags::ACCMODE | OFlags::APPEND | DATA_SYNC;
-        match (other.map(|file| &file.cache), passed) {
-            (Some(Cache::Passed(shared)), _) => Cache::Passed(Arc::clone(shared)),
-            (Some(Cache::Bypassed), _) => {
+        match other.map(|file| file.cache) {
+            Some(Cache::Bypassed) => {
                 node.set_cache_outdated();
                 Cache::Bypassed
             }
-            (Some(_), _) => Cache::Kept,
-            (None, Some(passed)) => Cache::Passed(Arc::clone(passed)),
-            (None, None) if made_anew && how.flags & plain == OFlags::WRONLY => Cache::Bypassed,
-            (None, None) if node.take_cache_outdated() => Cache::Renewed,
-            (None, None) => Cache::Kept,
+            Some(_) => Cache::Kept,
+            None if made_anew && flags & plain == OFlags::WRONLY => Cache::Bypassed,
+            None if node.take_cache_outdated() => Cache::Renewed,
+            None => Cache::Kept,
         }
     }
 
@@ -92,7 +80,7 @@ impl Fs {
     pub(super) fn await_release(&self, node: &Node) {
         let (looks, pause) = LOOKS;
         for _ in 0..looks {
-            if !node.an_open().is_some_and(|file| file.is_bypassing()) {
+            if node.an_open().is_none_or(|file| file.cache != Cache::Bypassed) {
                 return;
             }
             std::thread::sleep(pause);
@@ -104,7 +92,7 @@ impl Fs {
     pub(super) fn sync_written(&self, id: u64, handle: u64, flags: OFlags) -> Result<()> {
         let bypasses = |handle| {
             let file = self.open_files.get(&handle);
-            handle != NO_HANDLE && file.is_some_and(|file| file.is_bypassing())
+            handle != NO_HANDLE && file.is_some_and(|file| file.cache == Cache::Bypassed)
         };
         if flags.contains(DATA_SYNC) && bypasses(handle) {
             return self.fsync(id, handle, !flags.contains(OFlags::SYNC));

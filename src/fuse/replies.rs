@@ -4,9 +4,8 @@ use super::adapter::Adapter;
 use super::convert::{errno, wanted_size};
 use super::wire::{DirReply, Reply};
 use crate::fs::Entry;
-use crate::fs::direct::Opened;
 use crate::sys;
-use fuser::{ReplyAttr, ReplyEntry, ReplyOpen, Request};
+use fuser::{ReplyAttr, ReplyEntry, Request};
 use std::fmt::Debug;
 
 impl Adapter {
@@ -31,42 +30,19 @@ impl Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let mut bytes = Reply::new(unique, 128);
-        bytes.entry(entry.as_ref(), entry.as_ref().is_none_or(|e| self.lasts(e)), &self.view);
+        bytes.entry(entry.as_ref(), &self.view);
         let sent = self.send(&bytes.finish(), reply);
         if let (Some(entry), false) = (entry, sent) {
             self.fs.forget(entry.id, 1);
         }
     }
 
-    /// Whether the attributes of `entry` can be kept.
-    pub(super) fn lasts(&self, entry: &Entry) -> bool {
-        self.fs.attributes_last(entry.id, entry.attr.mode)
-    }
-
-    pub(super) fn send_attr(
-        &self,
-        (unique, id): (u64, u64),
-        attr: sys::Result<sys::Stat>,
-        reply: ReplyAttr,
-    ) {
+    pub(super) fn send_attr(&self, unique: u64, attr: sys::Result<sys::Stat>, reply: ReplyAttr) {
         match attr {
             Ok(stat) => {
                 let mut bytes = Reply::new(unique, 104);
-                bytes.attr(&stat, self.fs.attributes_last(id, stat.mode), &self.view);
+                bytes.attr(&stat, &self.view);
                 self.send(&bytes.finish(), reply);
-            }
-            Err(e) => reply.error(errno(e)),
-        }
-    }
-
-    pub(super) fn send_opened(&self, unique: u64, opened: sys::Result<Opened>, reply: ReplyOpen) {
-        match opened {
-            Ok(opened) => {
-                let mut bytes = Reply::new(unique, 16);
-                bytes.open(&opened);
-                if !self.send(&bytes.finish(), reply) {
-                    self.fs.release(opened.handle);
-                }
             }
             Err(e) => reply.error(errno(e)),
         }
@@ -78,8 +54,7 @@ impl Adapter {
         reply: R,
         error: fn(R, fuser::Errno),
     ) {
-        let (size, lasts) = (wanted_size(&reply), |entry: &Entry| self.lasts(entry));
-        let mut listing = DirReply::new(req.unique().0, (size, plus), &lasts, &self.view);
+        let mut listing = DirReply::new(req.unique().0, wanted_size(&reply), plus, &self.view);
         if let Err(e) = self.fs.readdir(id, offset, plus, &mut listing) {
             self.undo(&listing.lookups);
             return error(reply, errno(e));

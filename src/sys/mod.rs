@@ -10,7 +10,6 @@
 //! set of functions serves linked objects and unlinked ones kept by a
 //! descriptor.
 
-pub mod backing;
 pub mod data;
 pub mod fileattr;
 pub mod handle;

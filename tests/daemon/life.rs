@@ -68,7 +68,7 @@ scripts! {
 
     // One WRITE for each write(2), and nothing before it.
     [root user userns] written_as_it_comes: r#"
-        RUST_LOG=debug exec_mount -f -o passthrough=off 2>log &
+        RUST_LOG=debug exec_mount -f 2>log &
         pid=$!
         until mounted merged; do ended $pid && complain "$(cat log)"; done
         head -c 1000000 /dev/urandom >random
@@ -86,29 +86,6 @@ scripts! {
         for expected in 5 5; do is one cat merged/beside; is $expected reads; done
         cmp random merged/new
         is '' "$OVLFUSE" umount merged
-        wait $pid"#;
-
-    // As root no WRITE, and READ of small files and of lower layers only.
-    [root] read_and_written_by_the_kernel: r#"
-        RUST_LOG=debug exec_mount -f 2>log &
-        pid=$!
-        until mounted merged; do ended $pid && complain "$(cat log)"; done
-        head -c 1000000 /dev/urandom >random
-        for way in 'conv=fsync' 'oflag=append conv=notrunc' 'oflag=sync'; do
-            rm -f merged/new
-            dd if=random of=merged/new bs=10000 $way 2>dd.log || complain "$(cat dd.log)"
-            cmp random merged/new
-        done
-        is lower cat merged/f
-        echo more >>merged/f
-        grep -E ' (READ|WRITE) ' log && complain 'asked the daemon'
-        # Small files are read through the cache.
-        for expected in 1 1; do
-            is $'lower\nmore' cat merged/f
-            is $expected grep -c ' READ ' log
-        done
-        is '' "$OVLFUSE" umount merged
-        cmp random upper/new
         wait $pid"#;
 
     [root user userns] a_signal_while_files_are_open: r#"

@@ -26,7 +26,6 @@ mod metacopy;
 mod mounting;
 mod open_files;
 mod parallel;
-mod passthrough;
 mod privileges;
 mod protect;
 mod read_only;
