@@ -64,8 +64,8 @@ pub struct Config {
     pub mount: MountFlags,
     /// The kernel opens files without asking, beside an upper as well.
     pub no_open: bool,
-    /// The kernel reads files of the layers itself.
-    pub passthrough: bool,
+    /// Whether the kernel reads and writes files of the layers itself.
+    pub passthrough: Passthrough,
     /// Threads that read requests, at least 1.
     pub threads: usize,
     /// Memory budget of the directory indexes, in bytes.
@@ -118,6 +118,18 @@ pub enum RedirectDir {
     On,
     /// As without any of these, but a directory that is renamed is copied up whole.
     Copy,
+}
+
+/// Whether the kernel reads and writes files of the layers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Passthrough {
+    /// Those of upper, where it can.
+    #[default]
+    Auto,
+    /// Those of upper, or all where there is none; else nothing is mounted.
+    On,
+    /// None.
+    Off,
 }
 
 /// Whose attributes owners and modes are stored in (`xattr_permissions=` of fuse-overlayfs).

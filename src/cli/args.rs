@@ -59,7 +59,7 @@ Options (-o), several separated by commas:
   layers     lowerdir=A:B  lowerdir+=A  upperdir=U  workdir=W
   behaviour  volatile  fsync=volatile|auto|strict  userxattr  whiteouts=kernel|dot_wh
              redirect_dir=on|copy|follow|nofollow|off  index=on|off  threads=N
-             xino=auto|on|off  no_open  passthrough
+             xino=auto|on|off  no_open  passthrough=auto|on|off
   mount      ro rw  nodev dev  nosuid suid  noexec exec  noatime atime  allow_other
              fsname=NAME  subtype=NAME
   What mount(8) and fstab add (_netdev, nofail, x-*, …) is accepted. What cannot be done is

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::split::{split_escaped, split_options, unescape, unescape_path};
-use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, REFUSED};
+use super::tables::{CHOICES, NO_OP_PREFIXES, NO_OPS, PASSTHROUGH, REFUSED, XATTR_PERMISSIONS};
 use super::{
     Config, DEFAULT_INDEX_BYTES, DEFAULT_THREADS, FOR_EVER, Fsync, MAX_LOWERS, MountFlags,
-    RedirectDir, Stored, Upper, Uuid, ViewOptions, ids,
+    Passthrough, RedirectDir, Stored, Upper, Uuid, ViewOptions, ids,
 };
 use crate::error::{Failure, MountError};
 
@@ -46,7 +46,7 @@ pub struct Options {
     squash_to_root: bool,
     mount: MountFlags,
     no_open: bool,
-    passthrough: bool,
+    passthrough: Passthrough,
     threads: usize,
     /// Unknown options are only warned of (`-s` of mount(8)).
     sloppy: bool,
@@ -76,7 +76,7 @@ impl Options {
             squash_to_root: false,
             mount: MountFlags::default(),
             no_open: false,
-            passthrough: false,
+            passthrough: Passthrough::Auto,
             threads: DEFAULT_THREADS,
             sloppy: false,
             debug: false,
@@ -258,7 +258,8 @@ impl Options {
             (b"threads", _) => self.threads = item.threads()?,
             (b"threaded", _) => self.threads = item.one_of(THREADED)?,
             (b"no_open", None) => self.no_open = true,
-            (b"passthrough", None) => self.passthrough = true,
+            (b"passthrough", None) => self.passthrough = Passthrough::On,
+            (b"passthrough", _) => self.passthrough = item.one_of(PASSTHROUGH)?,
             (b"debug", None) => self.debug = true,
             _ => return Ok(false),
         }
@@ -425,10 +426,6 @@ impl Options {
         })
     }
 }
-
-/// The values of `xattr_permissions=`.
-const XATTR_PERMISSIONS: &[(&str, Option<Stored>)] =
-    &[("0", None), ("1", Some(Stored::Privileged)), ("2", Some(Stored::User))];
 
 /// The values of `metacopy=`.
 const METACOPY: &[(&str, bool)] = &[("off", false), ("on", true)];

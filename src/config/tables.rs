@@ -1,7 +1,9 @@
-//! The options that change nothing, and the ones that are refused, with the reason.
+//! The options that change nothing, the ones that are refused, with the reason, and the values of others.
 //!
 //! What is here and what is not is part of the interface: `docs/ovlfuse.1.md`
 //! lists the same names.
+
+use super::{Passthrough, Stored};
 
 /// An option with a fixed set of values of which the accepted ones describe
 /// what a mount does anyway.
@@ -98,3 +100,11 @@ pub const NO_OPS: &[&str] = &[
 
 /// Beginnings of names that are for userspace tools only (mount(8): `x-*`).
 pub const NO_OP_PREFIXES: &[&str] = &["x-", "X-"];
+
+/// The values of `passthrough=`.
+pub const PASSTHROUGH: &[(&str, Passthrough)] =
+    &[("auto", Passthrough::Auto), ("on", Passthrough::On), ("off", Passthrough::Off)];
+
+/// The values of `xattr_permissions=`.
+pub const XATTR_PERMISSIONS: &[(&str, Option<Stored>)] =
+    &[("0", None), ("1", Some(Stored::Privileged)), ("2", Some(Stored::User))];

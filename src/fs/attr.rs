@@ -1,7 +1,7 @@
 //! Attributes: GETATTR, SETATTR, READLINK, STATFS.
 
-use super::file::{has_set_id, with_rights_of};
 use super::node::{Kept, Node};
+use super::set_id::{has_set_id, with_rights_of};
 use super::{Caller, Fs};
 use crate::sys::node::SetTime;
 use crate::sys::{self, At, Kind, Result, Stat};
@@ -27,6 +27,14 @@ pub struct Changes {
     pub mtime: SetTime,
     /// The open file it is done through, if any.
     pub handle: Option<u64>,
+}
+
+impl Changes {
+    /// Whether they are none.
+    fn is_empty(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime, .. } = self;
+        mode.or(*uid).or(*gid).is_none() && size.is_none() && [*atime, *mtime] == [SetTime::Omit; 2]
+    }
 }
 
 /// File system statistics, as statvfs(3) gives them.
@@ -84,6 +92,9 @@ impl Fs {
             }
             Ok(())
         })?;
+        if changes.is_empty() {
+            self.drop_passed_set_id(&node, caller)?;
+        }
         self.node_attr(&node)
     }
 

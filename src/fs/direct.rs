@@ -14,10 +14,12 @@
 //! opens the file right after it, perhaps to run it, would keep it so.
 
 use super::Fs;
-use super::file::{NO_HANDLE, OpenFile};
+use super::file::{How, NO_HANDLE, OpenFile};
 use super::node::Node;
+use super::passthrough::Passed;
 use crate::sys::Result;
 use rustix::fs::OFlags;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ const LOOKS: (usize, Duration) = (10, Duration::from_micros(20));
 const DATA_SYNC: OFlags = OFlags::from_bits_retain(libc::O_DSYNC as u32);
 
 /// What the kernel's page cache is to an open file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Cache {
     /// What is in it holds.
     Kept,
@@ -36,15 +38,28 @@ pub enum Cache {
     Renewed,
     /// It is passed by.
     Bypassed,
+    /// It is not used: the kernel reads and writes the file itself.
+    Passed {
+        /// What it was handed.
+        file: Arc<Passed>,
+        /// The kernel only maps it, and asks for the rest past the cache.
+        asks: bool,
+    },
 }
 
 /// A file that was just opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Opened {
     /// What the kernel is to call it.
     pub handle: u64,
     /// What the kernel is to do with its cache.
     pub cache: Cache,
+}
+
+impl OpenFile {
+    fn is_bypassing(&self) -> bool {
+        matches!(self.cache, Cache::Bypassed | Cache::Passed { asks: true, .. })
+    }
 }
 
 impl Fs {
@@ -53,34 +68,41 @@ impl Fs {
         self.bypass.store(true, Ordering::Relaxed);
     }
 
-    /// What the cache is to the file `node`, opened with `flags`, if `other` is open too; `empty`
-    /// if it was just made or emptied.
+    /// What the cache is to the file `node`, opened as `how` says, if `other` is open too, and if it
+    /// was handed to the kernel as `passed`.
     pub(super) fn cache(
         &self,
         node: &Node,
-        flags: OFlags,
-        empty: bool,
+        how: How,
+        passed: Option<&Arc<Passed>>,
         other: Option<&OpenFile>,
     ) -> Cache {
-        let made_anew = empty && self.bypass.load(Ordering::Relaxed);
+        let made_anew = how.empty && self.bypass.load(Ordering::Relaxed);
+        let pass = |file| Cache::Passed { file: Arc::clone(file), asks: how.appends() };
         let plain = OFlags::ACCMODE | OFlags::APPEND | DATA_SYNC;
-        match other.map(|file| file.cache) {
-            Some(Cache::Bypassed) => {
+        match (other.map(|file| &file.cache), passed) {
+            (Some(Cache::Passed { file, .. }), _) => pass(file),
+            (Some(Cache::Bypassed), _) => {
                 node.set_cache_outdated();
                 Cache::Bypassed
             }
-            Some(_) => Cache::Kept,
-            None if made_anew && flags & plain == OFlags::WRONLY => Cache::Bypassed,
-            None if node.take_cache_outdated() => Cache::Renewed,
-            None => Cache::Kept,
+            (Some(_), _) => Cache::Kept,
+            (None, Some(file)) => pass(file),
+            (None, None) if made_anew && how.flags & plain == OFlags::WRONLY => Cache::Bypassed,
+            (None, None) if node.take_cache_outdated() => Cache::Renewed,
+            (None, None) => Cache::Kept,
         }
     }
 
-    /// Waits a moment for those to be gone that have `node` open past the cache.
+    /// Waits a moment for those to be gone that have `node` open without the cache, if that can end.
     pub(super) fn await_release(&self, node: &Node) {
+        let cached = |file: &OpenFile| matches!(file.cache, Cache::Kept | Cache::Renewed);
         let (looks, pause) = LOOKS;
         for _ in 0..looks {
-            if node.an_open().is_none_or(|file| file.cache != Cache::Bypassed) {
+            if node.an_open().is_none_or(|file| cached(&file))
+                || node.passed().is_some()
+                || self.is_read_only()
+            {
                 return;
             }
             std::thread::sleep(pause);
@@ -92,7 +114,7 @@ impl Fs {
     pub(super) fn sync_written(&self, id: u64, handle: u64, flags: OFlags) -> Result<()> {
         let bypasses = |handle| {
             let file = self.open_files.get(&handle);
-            handle != NO_HANDLE && file.is_some_and(|file| file.cache == Cache::Bypassed)
+            handle != NO_HANDLE && file.is_some_and(|file| file.is_bypassing())
         };
         if flags.contains(DATA_SYNC) && bypasses(handle) {
             return self.fsync(id, handle, !flags.contains(OFlags::SYNC));

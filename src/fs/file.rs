@@ -8,27 +8,55 @@
 use super::direct::{Cache, Opened};
 use super::node::{Kept, Node};
 use super::protect::refuse;
+use super::set_id::has_set_id;
 use super::{Caller, Fs};
 use crate::config::Fsync;
-use crate::layer::owners::Owners;
-use crate::sys::identity::{self, Privilege};
+use crate::sys::identity;
 use crate::sys::{self, At, Errno, Kind, Result, Stat, data};
 use crate::union::LayerId;
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, Gid, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::process::{Resource, getrlimit};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// How a file was opened.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// The flags of open(2).
+    pub flags: OFlags,
+    /// It was just made or emptied.
+    pub empty: bool,
+}
+
+impl How {
+    /// `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
+    pub fn access(self) -> OFlags {
+        self.flags & OFlags::ACCMODE
+    }
+
+    /// Whether it may be written to.
+    pub fn writes(self) -> bool {
+        self.access() != OFlags::RDONLY
+    }
+
+    /// Whether what is written comes behind the rest.
+    pub fn appends(self) -> bool {
+        self.flags.contains(OFlags::APPEND)
+    }
+
+    /// Whether a process runs it: execve(2) did it.
+    fn executes(self) -> bool {
+        self.flags.contains(EXECUTE)
+    }
+}
+
 /// An open regular file.
 #[derive(Debug)]
 pub struct OpenFile {
-    node: Arc<Node>,
-    /// `O_RDONLY`, `O_WRONLY` or `O_RDWR`.
-    access: OFlags,
-    /// A process runs it: opened by execve(2).
-    executed: bool,
+    pub(super) node: Arc<Node>,
+    pub(super) how: How,
     /// What the kernel's page cache is to it.
     pub(super) cache: Cache,
     backing: RwLock<Backing>,
@@ -59,7 +87,7 @@ struct Backing {
 impl OpenFile {
     /// Whether it may be written to.
     pub fn writable(&self) -> bool {
-        self.access != OFlags::RDONLY
+        self.how.writes()
     }
 
     /// Whether its descriptor can be closed while it has a name: without privileges a file that
@@ -95,7 +123,7 @@ impl Fs {
         self.check_opening(&node, flags)?;
         self.await_release(&node);
         // The kernel looks only after it has told us to truncate, unless the file is opened for writing.
-        if truncate && node.opens().iter().any(|f| f.executed) {
+        if truncate && node.opens().iter().any(|f| f.how.executes()) {
             return Err(Errno::TXTBSY);
         }
         // Whoever removes the file meanwhile keeps it for this open.
@@ -107,7 +135,11 @@ impl Fs {
         if truncate && let Some(fd) = &backing.fd {
             self.cut(&node, fd, access, caller)?;
         }
-        let opened = self.add_file(Arc::clone(&node), flags, truncate, backing);
+        let kept = node.passed().is_none();
+        let opened = self.add_file(Arc::clone(&node), How { flags, empty: truncate }, backing);
+        if kept && node.passed().is_some() {
+            self.attributes_changed(&node);
+        }
         self.give_content(&node);
         Ok(opened)
     }
@@ -129,21 +161,26 @@ impl Fs {
             self.unopened.insert((node.id, LayerId::UPPER), Arc::new(fd));
             return Opened { handle: NO_HANDLE, cache: Cache::Kept };
         }
-        let flags = OFlags::from_bits_retain(flags);
-        self.add_file(node, flags, true, Backing { fd: Some(Arc::new(fd)), in_upper: true })
+        let backing = Backing { fd: Some(Arc::new(fd)), in_upper: true };
+        self.add_file(node, How { flags: OFlags::from_bits_retain(flags), empty: true }, backing)
     }
 
-    /// Adds the open file `node`; it is `empty` if it was just made or emptied.
-    fn add_file(&self, node: Arc<Node>, flags: OFlags, empty: bool, backing: Backing) -> Opened {
+    /// Adds the open file `node`.
+    fn add_file(&self, node: Arc<Node>, how: How, backing: Backing) -> Opened {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let file = node.add_open(|other| OpenFile {
-            node: Arc::clone(&node),
-            access: flags & OFlags::ACCMODE,
-            executed: flags.contains(EXECUTE),
-            cache: self.cache(&node, flags, empty, other),
-            backing: RwLock::new(backing),
+        let handed =
+            backing.fd.as_deref().and_then(|fd| self.hand_over(&node, fd, backing.in_upper, how));
+        let file = node.add_open(|other, for_good| {
+            let cache = self.cache(&node, how, for_good.as_ref().or(handed.as_ref()), other);
+            if let Cache::Passed { file, .. } = &cache
+                && self.is_passed_for_good(how)
+            {
+                *for_good = Some(Arc::clone(file));
+                self.unseen.store(true, Ordering::Release);
+            }
+            OpenFile { node: Arc::clone(&node), how, cache, backing: RwLock::new(backing) }
         });
-        let opened = Opened { handle, cache: file.cache };
+        let opened = Opened { handle, cache: file.cache.clone() };
         self.open_files.insert(handle, file);
         opened
     }
@@ -185,7 +222,7 @@ impl Fs {
         if let Some(fd) = current(&file.backing.read()) {
             return Ok(fd);
         }
-        let opened = self.open_backing(&file.node, file.access)?;
+        let opened = self.open_backing(&file.node, file.how.access())?;
         let mut backing = file.backing.write();
         if let Some(fd) = current(&backing) {
             return Ok(fd);
@@ -294,40 +331,6 @@ impl Fs {
         }?;
         self.sync_written(id, handle, flags)?;
         Ok(written)
-    }
-
-    /// Changes the data of `node`, open as `fd`, by `change`, so that set-id bits go where they
-    /// would for the caller's own call. The kernel leaves them to us, and must learn of it.
-    fn change_data<T>(
-        &self,
-        node: &Node,
-        fd: &OwnedFd,
-        caller: Caller,
-        change: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        if self.drop_stored_set_id(fd, caller)? {
-            self.attributes_changed(node);
-        }
-        if !has_set_id(fd)? {
-            return change();
-        }
-        let done = with_rights_of(caller, change).or_else(|failed| {
-            drop_set_id(fd, Owners::REAL, caller)?;
-            Err(failed)
-        });
-        self.attributes_changed(node);
-        done
-    }
-
-    /// Takes set-id bits that are stored in an attribute from the file of upper `fd`; whether it
-    /// had some. Others go with the change itself.
-    pub(super) fn drop_stored_set_id(&self, fd: &OwnedFd, caller: Caller) -> Result<bool> {
-        let owners = self.owners(LayerId::UPPER);
-        let set_id = libc::S_ISUID | libc::S_ISGID;
-        if !owners.are_stored() || owners.stat(At::fd(fd.as_fd()))?.mode & set_id == 0 {
-            return Ok(false);
-        }
-        drop_set_id(fd, owners, caller).map(|()| true)
     }
 
     /// Closes the file.
@@ -490,7 +493,7 @@ impl Fs {
     ) -> Result<Arc<OwnedFd>> {
         match opens.iter().max_by_key(|file| file.writable()) {
             Some(file) if !node.lacks_data() => {
-                let fd = Arc::new(self.open_at(at, node.layer(), file.access)?);
+                let fd = Arc::new(self.open_at(at, node.layer(), file.how.access())?);
                 let backing = Backing { fd: Some(Arc::clone(&fd)), in_upper: node.in_upper() };
                 *file.backing.write() = backing;
                 Ok(fd)
@@ -518,64 +521,6 @@ impl Fs {
             }
         })
     }
-}
-
-/// Runs `f` with the rights of `caller` and no others, so that the file system
-/// below clears set-id bits where it would for the caller's own call.
-pub(super) fn with_rights_of<T>(caller: Caller, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    match identity::may_chown() {
-        true => identity::as_user(caller.uid, caller.gid, Privilege::Caller { pid: caller.pid }, f),
-        false => f(),
-    }
-}
-
-impl Fs {
-    /// Makes a change with the rights of `caller`, so that set-gid is cleared where it would be
-    /// natively. The kernel has allowed it; to who owns the object by a capability only it is not
-    /// refused.
-    pub(super) fn as_caller_if_allowed(
-        &self,
-        caller: Caller,
-        at: At<'_>,
-        change: impl Fn(At<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let done = match with_rights_of(caller, || change(at)) {
-            // The name is where the caller cannot go: in the index, or no longer.
-            Err(Errno::ACCESS) => {
-                let open = || sys::node::open(at, OFlags::PATH | OFlags::NOFOLLOW);
-                let object = self.with_descriptors(open)?;
-                with_rights_of(caller, || change(At::fd(object.as_fd())))
-            }
-            done => done,
-        };
-        match done {
-            Err(Errno::PERM | Errno::ACCESS) => change(at),
-            done => done,
-        }
-    }
-}
-
-/// Takes set-id bits from the file `fd` as a change of its data by `caller` would: the kernel's
-/// overlayfs does so before it tries, and may fail then (`fs/overlayfs/file.c: ovl_fallocate`).
-fn drop_set_id(fd: &OwnedFd, owners: Owners, caller: Caller) -> Result<()> {
-    if caller.uid == 0 && identity::is_initial_admin() {
-        return Ok(());
-    }
-    let at = At::fd(fd.as_fd());
-    let Stat { mode, gid, .. } = owners.stat(at)?;
-    let in_group =
-        || caller.gid == gid || identity::groups_of(caller.pid).contains(&Gid::from_raw(gid));
-    let kept = match mode & libc::S_IXGRP == 0 && in_group() {
-        true => mode & libc::S_ISGID,
-        false => 0,
-    };
-    owners.chmod(at, mode & 0o1777 | kept)
-}
-
-/// Whether the open file `fd` has set-id bits.
-pub(super) fn has_set_id(fd: &OwnedFd) -> Result<bool> {
-    let mode = rustix::fs::fstat(fd)?.st_mode;
-    Ok(mode & (libc::S_ISUID | libc::S_ISGID) != 0)
 }
 
 fn write_some(fd: &OwnedFd, offset: u64, bytes: &[u8]) -> Result<usize> {

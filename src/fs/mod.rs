@@ -39,6 +39,7 @@ pub mod node;
 pub mod node_flags;
 pub mod node_table;
 pub mod origin;
+pub mod passthrough;
 pub mod paths;
 pub mod protect;
 pub mod readdir;
@@ -47,6 +48,7 @@ pub mod refresh;
 pub mod remove;
 pub mod rename;
 pub mod resolve;
+pub mod set_id;
 pub mod settle;
 pub mod xattr;
 
@@ -64,6 +66,7 @@ use dashmap::DashMap;
 use node::{LowerDir, Names, Node, ROOT_ID};
 use node_table::NodeTable;
 use parking_lot::Mutex;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -90,7 +93,7 @@ pub struct Entry {
 /// Nodes of files with several links, by file system and inode number.
 type HardLinks = hashbrown::HashMap<(u16, u64), Weak<Node>>;
 
-/// Tells the kernel that something it caches is no longer true.
+/// Tells the kernel what it cannot know: that something it caches is no longer true, and the like.
 pub trait Notify: Send + Sync {
     /// The attributes of node `id` changed.
     fn attributes_changed(&self, id: u64);
@@ -100,6 +103,13 @@ pub trait Notify: Send + Sync {
     fn content_is(&self, id: u64, data: &[u8]);
     /// `name` in the directory `parent` may mean something else now, or something at all.
     fn name_changed(&self, parent: u64, name: &[u8]);
+    /// Hands `file` over to be read and written by the kernel; the id that OPEN is answered with.
+    ///
+    /// # Errors
+    /// As [`sys::backing::open`](crate::sys::backing::open).
+    fn hand_over(&self, file: BorrowedFd<'_>) -> Result<u32>;
+    /// No further OPEN is answered with `id`.
+    fn take_back(&self, id: u32);
 }
 
 /// The mounted union.
@@ -139,7 +149,11 @@ pub struct Fs {
     overflow: identity::Overflow,
     /// Files may go past the kernel's page cache.
     bypass: AtomicBool,
-    notify: OnceLock<Box<dyn Notify>>,
+    /// Files may be handed to the kernel.
+    passthrough: AtomicBool,
+    /// There may be files whose attributes the kernel changes unseen.
+    unseen: AtomicBool,
+    notify: OnceLock<Arc<dyn Notify>>,
 }
 
 impl std::fmt::Debug for Fs {
@@ -184,13 +198,15 @@ impl Fs {
             fsync: config.fsync,
             overflow: identity::Overflow::read(),
             bypass: AtomicBool::new(false),
+            passthrough: AtomicBool::new(false),
+            unseen: AtomicBool::new(false),
             notify: OnceLock::new(),
         };
         Ok(fs)
     }
 
     /// Sets who tells the kernel of changes it cannot know of; only the first call counts.
-    pub fn set_notify(&self, notify: Box<dyn Notify>) {
+    pub fn set_notify(&self, notify: Arc<dyn Notify>) {
         if self.notify.set(notify).is_err() {
             log::warn!("changes are already reported elsewhere");
         }

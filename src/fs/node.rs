@@ -11,6 +11,7 @@
 
 use super::file::OpenFile;
 use super::node_flags::INDEXED;
+use super::passthrough::Passed;
 use crate::sys::{Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::listing::Listing;
@@ -100,12 +101,16 @@ struct More {
     opens: Vec<Arc<OpenFile>>,
     /// The name of its entry in `work/index`.
     index: Option<Box<[u8]>>,
+    /// What the kernel was handed and may have mapped.
+    passed: Option<Arc<Passed>>,
 }
 
 impl Links {
     /// Gives the memory of the rarer part back when it holds nothing.
     fn drop_empty(&mut self) {
-        let empty = |m: &More| m.links.is_empty() && m.opens.is_empty() && m.index.is_none();
+        let empty = |m: &More| {
+            m.links.is_empty() && m.opens.is_empty() && m.index.is_none() && m.passed.is_none()
+        };
         if self.more.as_deref().is_some_and(empty) {
             self.more = None;
         }
@@ -407,13 +412,22 @@ impl Node {
         links.first.is_some()
     }
 
-    /// Notes the open file that `make` makes, knowing one of the others.
-    pub fn add_open(&self, make: impl FnOnce(Option<&OpenFile>) -> OpenFile) -> Arc<OpenFile> {
+    /// Notes the open file that `make` makes, knowing one of the others, and what the kernel was
+    /// handed for good, to which it may add.
+    pub fn add_open(
+        &self,
+        make: impl FnOnce(Option<&OpenFile>, &mut Option<Arc<Passed>>) -> OpenFile,
+    ) -> Arc<OpenFile> {
         let mut links = self.links.lock();
-        let opens = &mut links.more.get_or_insert_default().opens;
-        let file = Arc::new(make(opens.first().map(Arc::as_ref)));
+        let More { opens, passed, .. } = links.more.get_or_insert_default().as_mut();
+        let file = Arc::new(make(opens.first().map(Arc::as_ref), passed));
         opens.push(Arc::clone(&file));
         file
+    }
+
+    /// What the kernel was handed of the file and may have mapped.
+    pub fn passed(&self) -> Option<Arc<Passed>> {
+        self.links.lock().more.as_ref().and_then(|more| more.passed.clone())
     }
 
     /// Forgets an open file.

@@ -6,16 +6,14 @@
 //! request panicked, the crate answers with `EIO` when the object is dropped.
 
 use super::channel::Channel;
-use super::convert::{caching, done, errno, new, send_list, send_value, sent_count, set_time};
-use super::init::{Wishes, negotiate};
+use super::convert::{done, errno, new, send_list, send_value, sent_count, set_time};
+use super::init::{Wishes, negotiate, pass_through};
 use super::ioctl::Command;
-use super::passthrough::Backings;
 use super::wire::Reply;
-use crate::config::{Config, ViewOptions};
+use crate::config::{Config, Passthrough, ViewOptions};
 use crate::fs::Fs;
 use crate::fs::attr::Changes;
-use crate::fs::direct::Opened;
-use crate::sys;
+use crate::sys::{self, identity};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags,
     IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -41,8 +39,8 @@ pub struct Adapter {
     pub(super) fs: Arc<Fs>,
     pub(super) view: Arc<ViewOptions>,
     pub(super) channel: Arc<OnceLock<Channel>>,
-    /// Files that the kernel reads itself, if it shall.
-    backings: Option<Arc<Backings>>,
+    /// Files are to be handed to the kernel: where it can, or in any case.
+    passthrough: Passthrough,
     /// The kernel opens and closes files without asking.
     no_open: bool,
 }
@@ -51,8 +49,11 @@ impl Adapter {
     /// Serves `fs` as `config` says; `channel` is set once the session exists.
     pub fn new(fs: Arc<Fs>, config: &Config, channel: Arc<OnceLock<Channel>>) -> Self {
         let view = Arc::new(config.view.clone());
-        let backings = config.passthrough.then(Arc::default);
-        Self { fs, view, channel, backings, no_open: false }
+        let passthrough = match config.passthrough {
+            Passthrough::Auto if !passes_by_itself(config) => Passthrough::Off,
+            wanted => wanted,
+        };
+        Self { fs, view, channel, passthrough, no_open: false }
     }
 
     /// Runs one request; one that panics is answered with `EIO` and logged.
@@ -81,17 +82,26 @@ impl Adapter {
     }
 }
 
+/// Whether files are handed to the kernel without having been asked for.
+fn passes_by_itself(config: &Config) -> bool {
+    config.upper.is_some() && !config.no_open && identity::is_initial_admin()
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let passthrough = self.backings.is_some();
         let can_skip_open = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
-        self.no_open = can_skip_open && self.fs.needs_no_open() && !passthrough;
+        let must_open = self.passthrough == Passthrough::On;
+        self.no_open = can_skip_open && self.fs.needs_no_open() && !must_open;
+        if pass_through(config, self.passthrough, self.fs.is_read_only())? {
+            self.fs.allow_passthrough();
+        }
         // RESEND came with Linux 6.9: before it, changes of such files through a mapping could be lost.
         let maps_uncached = InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP | InitFlags::FUSE_HAS_RESEND;
         if config.capabilities().contains(maps_uncached) {
             self.fs.allow_bypass();
         }
-        negotiate(config, Wishes { acl: self.view.acl, no_open: self.no_open, passthrough })
+        negotiate(config, Wishes { acl: self.view.acl, no_open: self.no_open });
+        Ok(())
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -103,7 +113,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.run(|fs| self.send_attr(req.unique().0, fs.getattr(ino.0), reply));
+        self.run(|fs| self.send_attr((req.unique().0, ino.0), fs.getattr(ino.0), reply));
     }
 
     fn setattr(
@@ -132,7 +142,7 @@ impl Filesystem for Adapter {
         let changes = Changes { mode, uid, gid, size, atime, mtime, handle };
         let (unique, caller) = (req.unique().0, self.view.caller(req));
         self.run_copying(Some(ino.0), move |this| {
-            this.send_attr(unique, this.fs.setattr(ino.0, changes, caller), reply);
+            this.send_attr((unique, ino.0), this.fs.setattr(ino.0, changes, caller), reply);
         });
     }
 
@@ -232,21 +242,10 @@ impl Filesystem for Adapter {
             // The kernel does not ask again; `NO_HANDLE` stands in what follows.
             return reply.error(fuser::Errno::ENOSYS);
         }
-        let (caller, flags) = (self.view.caller(req), flags.0 as u32);
+        let (unique, caller, flags) = (req.unique().0, self.view.caller(req), flags.0 as u32);
         let changes = flags & (libc::O_ACCMODE | libc::O_TRUNC) as u32 != 0;
         self.run_copying(changes.then_some(ino.0), move |this| {
-            match (this.fs.open(ino.0, flags, caller), &this.backings) {
-                (Ok(opened), None) => {
-                    reply.opened(FileHandle(opened.handle), caching(opened.cache));
-                }
-                (Ok(Opened { handle, .. }), Some(backings)) => {
-                    match this.fs.source(ino.0, handle) {
-                        Ok(file) => backings.opened(ino.0, file, handle, reply),
-                        Err(e) => reply.error(errno(e)),
-                    }
-                }
-                (Err(e), _) => reply.error(errno(e)),
-            }
+            this.send_opened(unique, this.fs.open(ino.0, flags, caller), reply);
         });
     }
 
@@ -316,7 +315,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        ino: INodeNo,
+        _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -325,9 +324,6 @@ impl Filesystem for Adapter {
     ) {
         self.run(|fs| {
             fs.release(fh.0);
-            if let Some(backings) = &self.backings {
-                backings.released(ino.0);
-            }
             done(Ok(()), reply);
         });
     }
@@ -468,8 +464,8 @@ impl Filesystem for Adapter {
         self.run(|fs| match fs.create(new, flags as u32) {
             Ok((entry, opened)) => {
                 let mut bytes = Reply::new(req.unique().0, 144);
-                bytes.entry(Some(&entry), &self.view);
-                bytes.open(opened.handle, caching(opened.cache).bits());
+                bytes.entry(Some(&entry), self.lasts(&entry), &self.view);
+                bytes.open(&opened);
                 if !self.send(&bytes.finish(), reply) {
                     fs.release(opened.handle);
                     fs.forget(entry.id, 1);

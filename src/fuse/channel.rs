@@ -6,9 +6,9 @@
 
 use super::wire::Reply;
 use crate::fs::Notify;
-use crate::sys::{Errno, Result};
+use crate::sys::{Errno, Result, backing};
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// The way to the kernel.
@@ -59,5 +59,15 @@ impl Notify for Channel {
 
     fn name_changed(&self, parent: u64, name: &[u8]) {
         self.notify(Reply::name_changed(parent, name), parent);
+    }
+
+    fn hand_over(&self, file: BorrowedFd<'_>) -> Result<u32> {
+        backing::open(self.0.as_fd(), file)
+    }
+
+    fn take_back(&self, id: u32) {
+        if let Err(e) = backing::close(self.0.as_fd(), id) {
+            log::debug!("the kernel keeps the file it calls {id}: {e}");
+        }
     }
 }

@@ -2,10 +2,9 @@
 
 use crate::fs::Caller;
 use crate::fs::create::New;
-use crate::fs::direct::Cache;
 use crate::sys::node::SetTime;
 use crate::sys::{self, Time};
-use fuser::{FopenFlags, INodeNo, ReplyEmpty, ReplyWrite, ReplyXattr, TimeOrNow};
+use fuser::{INodeNo, ReplyEmpty, ReplyWrite, ReplyXattr, TimeOrNow};
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
@@ -94,16 +93,6 @@ fn from_system_time(time: SystemTime) -> Time {
             let d = before.duration();
             Time { secs: (d.as_secs() as i64).wrapping_neg(), nanos: d.subsec_nanos() }
         }
-    }
-}
-
-/// What the kernel is told to do with its page cache of a file that was opened.
-pub fn caching(cache: Cache) -> FopenFlags {
-    match cache {
-        Cache::Kept => FopenFlags::FOPEN_KEEP_CACHE,
-        Cache::Renewed => FopenFlags::empty(),
-        // What others have mapped stays mapped.
-        Cache::Bypassed => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_DIRECT_IO,
     }
 }
 

@@ -1,5 +1,6 @@
 //! INIT: what is asked of the kernel before anything else.
 
+use crate::config::Passthrough;
 use fuser::{InitFlags, KernelConfig};
 
 /// The most bytes of one READ or WRITE.
@@ -27,15 +28,10 @@ pub struct Wishes {
     pub acl: bool,
     /// The kernel opens files without asking.
     pub no_open: bool,
-    /// The kernel reads files itself.
-    pub passthrough: bool,
 }
 
 /// Asks for all of it.
-///
-/// # Errors
-/// This kernel has no passthrough.
-pub fn negotiate(config: &mut KernelConfig, wishes: Wishes) -> std::io::Result<()> {
+pub fn negotiate(config: &mut KernelConfig, wishes: Wishes) {
     for flag in WANTED {
         let unwanted = match flag {
             InitFlags::FUSE_POSIX_ACL => !wishes.acl,
@@ -53,16 +49,35 @@ pub fn negotiate(config: &mut KernelConfig, wishes: Wishes) -> std::io::Result<(
     if let Err(nearest) = config.set_max_write(MAX_IO) {
         log::debug!("writes are limited to {nearest} bytes");
     }
-    if wishes.passthrough { pass_through(config) } else { Ok(()) }
 }
 
-fn pass_through(config: &mut KernelConfig) -> std::io::Result<()> {
+/// Asks whether files can be handed to the kernel, to be written too unless all is `read_only`, if
+/// they are to be; the answer.
+///
+/// # Errors
+/// They must be, and this kernel has no passthrough.
+pub fn pass_through(
+    config: &mut KernelConfig,
+    wanted: Passthrough,
+    read_only: bool,
+) -> std::io::Result<bool> {
+    if wanted == Passthrough::Off {
+        return Ok(false);
+    }
+    // Before Linux 6.13 the kernel did not notice that a file grew; this came with 6.15.
+    let writes = config.capabilities().contains(InitFlags::FUSE_REQUEST_TIMEOUT);
     // So this mount can still be a layer of the kernel's overlayfs.
     let stacked = config.set_max_stack_depth(1).is_ok();
-    if stacked && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() {
-        return Ok(());
+    if (writes || read_only)
+        && stacked
+        && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+    {
+        return Ok(true);
+    }
+    if wanted == Passthrough::Auto {
+        return Ok(false);
     }
     Err(std::io::Error::other(
-        "this kernel lacks FUSE passthrough, it came with Linux 6.9; leave out the option 'passthrough'",
+        "this kernel lacks FUSE passthrough, it came with Linux 6.9, for files that are written with 6.15; leave out the option 'passthrough'",
     ))
 }

@@ -9,7 +9,6 @@
 //! | `replies` | sending those that carry attributes |
 //! | `wire` | replies in the kernel's format |
 //! | `channel` | sending them, and notifications |
-//! | `passthrough` | files that the kernel reads itself |
 //! | `mount` | mount(2) and fusermount3 |
 
 mod adapter;
@@ -18,12 +17,11 @@ mod convert;
 mod init;
 mod ioctl;
 mod mount;
-mod passthrough;
 mod replies;
 mod view;
 mod wire;
 
-use crate::config::Config;
+use crate::config::{Config, Passthrough};
 use crate::error::{Failure, MountError};
 use crate::fs::Fs;
 use crate::layer;
@@ -93,7 +91,7 @@ fn start_session(
     let session = Session::from_fd(adapter, device, SessionACL::All, options).map_err(failed)?;
     let copy = session.as_fd().try_clone_to_owned().map_err(failed)?;
     let channel = slot.get_or_init(|| Channel::new(copy));
-    fs.set_notify(Box::new(channel.clone()));
+    fs.set_notify(Arc::new(channel.clone()));
     Ok(session)
 }
 
@@ -106,11 +104,8 @@ fn check_options(config: &Config) -> Result<(), MountError> {
         ));
     }
     let why = match () {
-        () if !config.passthrough => return Ok(()),
+        () if config.passthrough != Passthrough::On => return Ok(()),
         () if config.no_open => "needs OPEN, which 'no_open' does without",
-        () if config.upper.is_some() => {
-            "has no place beside an upper layer: the kernel would write where a file lay when it was opened"
-        }
         () if !identity::is_initial_admin() => {
             "needs root of the machine (CAP_SYS_ADMIN outside of user namespaces)"
         }

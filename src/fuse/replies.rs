@@ -4,8 +4,9 @@ use super::adapter::Adapter;
 use super::convert::{errno, wanted_size};
 use super::wire::{DirReply, Reply};
 use crate::fs::Entry;
+use crate::fs::direct::Opened;
 use crate::sys;
-use fuser::{ReplyAttr, ReplyEntry, Request};
+use fuser::{ReplyAttr, ReplyEntry, ReplyOpen, Request};
 use std::fmt::Debug;
 
 impl Adapter {
@@ -30,19 +31,42 @@ impl Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let mut bytes = Reply::new(unique, 128);
-        bytes.entry(entry.as_ref(), &self.view);
+        bytes.entry(entry.as_ref(), entry.as_ref().is_none_or(|e| self.lasts(e)), &self.view);
         let sent = self.send(&bytes.finish(), reply);
         if let (Some(entry), false) = (entry, sent) {
             self.fs.forget(entry.id, 1);
         }
     }
 
-    pub(super) fn send_attr(&self, unique: u64, attr: sys::Result<sys::Stat>, reply: ReplyAttr) {
+    /// Whether the attributes of `entry` can be kept.
+    pub(super) fn lasts(&self, entry: &Entry) -> bool {
+        self.fs.attributes_last(entry.id)
+    }
+
+    pub(super) fn send_attr(
+        &self,
+        (unique, id): (u64, u64),
+        attr: sys::Result<sys::Stat>,
+        reply: ReplyAttr,
+    ) {
         match attr {
             Ok(stat) => {
                 let mut bytes = Reply::new(unique, 104);
-                bytes.attr(&stat, &self.view);
+                bytes.attr(&stat, self.fs.attributes_last(id), &self.view);
                 self.send(&bytes.finish(), reply);
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    pub(super) fn send_opened(&self, unique: u64, opened: sys::Result<Opened>, reply: ReplyOpen) {
+        match opened {
+            Ok(opened) => {
+                let mut bytes = Reply::new(unique, 16);
+                bytes.open(&opened);
+                if !self.send(&bytes.finish(), reply) {
+                    self.fs.release(opened.handle);
+                }
             }
             Err(e) => reply.error(errno(e)),
         }
@@ -54,7 +78,8 @@ impl Adapter {
         reply: R,
         error: fn(R, fuser::Errno),
     ) {
-        let mut listing = DirReply::new(req.unique().0, wanted_size(&reply), plus, &self.view);
+        let (size, lasts) = (wanted_size(&reply), |entry: &Entry| self.lasts(entry));
+        let mut listing = DirReply::new(req.unique().0, (size, plus), &lasts, &self.view);
         if let Err(e) = self.fs.readdir(id, offset, plus, &mut listing) {
             self.undo(&listing.lookups);
             return error(reply, errno(e));

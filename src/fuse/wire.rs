@@ -5,8 +5,11 @@
 
 use crate::config::ViewOptions;
 use crate::fs::Entry;
+use crate::fs::direct::{Cache, Opened};
 use crate::fs::readdir::{Item, Sink};
 use crate::sys::Stat;
+use fuser::FopenFlags;
+use std::time::Duration;
 
 /// `struct fuse_out_header`.
 const HEADER_LEN: usize = 16;
@@ -84,33 +87,46 @@ impl Reply {
         reply
     }
 
-    /// Appends `struct fuse_entry_out`; `None` is a negative entry.
-    pub fn entry(&mut self, entry: Option<&Entry>, view: &ViewOptions) {
+    /// Appends `struct fuse_entry_out`; `None` is a negative entry. The attributes can be kept if
+    /// they `last`.
+    pub fn entry(&mut self, entry: Option<&Entry>, last: bool, view: &ViewOptions) {
+        let kept = if last { view.timeout } else { Duration::ZERO };
         self.u64(entry.map_or(0, |e| e.id));
         self.u64(0);
         self.u64(view.timeout.as_secs());
-        self.u64(view.timeout.as_secs());
+        self.u64(kept.as_secs());
         self.u32(view.timeout.subsec_nanos());
-        self.u32(view.timeout.subsec_nanos());
+        self.u32(kept.subsec_nanos());
         match entry {
             Some(entry) => self.attr_body(&view.show(&entry.attr)),
             None => self.bytes.resize(self.bytes.len() + 88, 0),
         }
     }
 
-    /// Appends `struct fuse_attr_out`.
-    pub fn attr(&mut self, stat: &Stat, view: &ViewOptions) {
-        self.u64(view.timeout.as_secs());
-        self.u32(view.timeout.subsec_nanos());
+    /// Appends `struct fuse_attr_out`; the attributes can be kept if they `last`.
+    pub fn attr(&mut self, stat: &Stat, last: bool, view: &ViewOptions) {
+        let kept = if last { view.timeout } else { Duration::ZERO };
+        self.u64(kept.as_secs());
+        self.u32(kept.subsec_nanos());
         self.u32(0);
         self.attr_body(&view.show(stat));
     }
 
     /// Appends `struct fuse_open_out`.
-    pub fn open(&mut self, handle: u64, flags: u32) {
-        self.u64(handle);
-        self.u32(flags);
-        self.u32(0);
+    pub fn open(&mut self, opened: &Opened) {
+        let (keep, direct) = (FopenFlags::FOPEN_KEEP_CACHE, FopenFlags::FOPEN_DIRECT_IO);
+        let pass = FopenFlags::FOPEN_PASSTHROUGH;
+        let (flags, passed) = match &opened.cache {
+            Cache::Kept => (keep, 0),
+            Cache::Renewed => (FopenFlags::empty(), 0),
+            // What others have mapped stays mapped.
+            Cache::Bypassed => (keep | direct, 0),
+            Cache::Passed { file, asks: false } => (pass, file.id),
+            Cache::Passed { file, asks: true } => (pass | direct, file.id),
+        };
+        self.u64(opened.handle);
+        self.u32(flags.bits());
+        self.u32(passed);
     }
 
     /// `struct fuse_attr`.
@@ -158,8 +174,8 @@ impl Reply {
 }
 
 /// A listing under construction, of at most the size the kernel asked for.
-#[derive(Debug)]
 pub struct DirReply<'a> {
+    last: &'a dyn Fn(&Entry) -> bool,
     view: &'a ViewOptions,
     reply: Reply,
     end: usize,
@@ -169,10 +185,16 @@ pub struct DirReply<'a> {
 }
 
 impl<'a> DirReply<'a> {
-    /// An empty listing of at most `size` bytes; with `plus` for READDIRPLUS.
-    pub fn new(unique: u64, size: usize, plus: bool, view: &'a ViewOptions) -> Self {
+    /// An empty listing of at most `size` bytes; with `plus` for READDIRPLUS, where `last` tells
+    /// whether an entry's attributes can be kept.
+    pub fn new(
+        unique: u64,
+        (size, plus): (usize, bool),
+        last: &'a dyn Fn(&Entry) -> bool,
+        view: &'a ViewOptions,
+    ) -> Self {
         let reply = Reply::new(unique, size);
-        Self { view, reply, end: HEADER_LEN + size, plus, lookups: Vec::new() }
+        Self { last, view, reply, end: HEADER_LEN + size, plus, lookups: Vec::new() }
     }
 
     /// The finished reply.
@@ -192,7 +214,7 @@ impl Sink for DirReply<'_> {
             match &item.entry {
                 Some(entry) => {
                     self.lookups.push(entry.id);
-                    self.reply.entry(Some(entry), self.view);
+                    self.reply.entry(Some(entry), (self.last)(entry), self.view);
                 }
                 // All zeros: no lookup is implied, the kernel asks when it needs one.
                 None => self.reply.bytes.resize(self.reply.bytes.len() + ENTRY_LEN, 0),
@@ -219,8 +241,8 @@ mod tests {
             build(&mut reply);
             reply.finish().len() - HEADER_LEN
         };
-        assert_eq!(len(|r| r.entry(None, &ViewOptions::default())), ENTRY_LEN);
-        assert_eq!(len(|r| r.open(1, 2)), 16);
+        assert_eq!(len(|r| r.entry(None, true, &ViewOptions::default())), ENTRY_LEN);
+        assert_eq!(len(|r| r.open(&Opened { handle: 1, cache: Cache::Kept })), 16);
         assert_eq!(Reply::attributes_changed(1).finish().len(), HEADER_LEN + 24);
         assert_eq!(Reply::name_changed(1, b"name").finish().len(), HEADER_LEN + 16 + 5);
         let before = Reply::content_is(7, 100);
@@ -231,7 +253,7 @@ mod tests {
     #[test]
     fn a_listing_never_exceeds_its_size() {
         let view = ViewOptions::default();
-        let mut listing = DirReply::new(1, 100, false, &view);
+        let mut listing = DirReply::new(1, (100, false), &|_| true, &view);
         let mut pushed = 0;
         while listing.fits(5) {
             let item = Item { name: b"hello", dtype: 8, ino: 1, offset: 3, entry: None };

@@ -10,6 +10,7 @@
 //! set of functions serves linked objects and unlinked ones kept by a
 //! descriptor.
 
+pub mod backing;
 pub mod data;
 pub mod fileattr;
 pub mod handle;

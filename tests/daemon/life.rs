@@ -68,7 +68,7 @@ scripts! {
 
     // One WRITE for each write(2), and nothing before it.
     [root user userns] written_as_it_comes: r#"
-        RUST_LOG=debug exec_mount -f 2>log &
+        RUST_LOG=debug exec_mount -f -o passthrough=off 2>log &
         pid=$!
         until mounted merged; do ended $pid && complain "$(cat log)"; done
         head -c 1000000 /dev/urandom >random
@@ -86,6 +86,34 @@ scripts! {
         for expected in 5 5; do is one cat merged/beside; is $expected reads; done
         cmp random merged/new
         is '' "$OVLFUSE" umount merged
+        wait $pid"#;
+
+    // As root no WRITE but to append, and READ only of what is opened for nothing else.
+    [root] read_and_written_by_the_kernel: r#"
+        RUST_LOG=debug exec_mount -f 2>log &
+        pid=$!
+        until mounted merged; do ended $pid && complain "$(cat log)"; done
+        head -c 1000000 /dev/urandom >random
+        # O_CREAT and O_TRUNC, neither, O_SYNC.
+        for way in 'conv=fsync' 'conv=notrunc' 'oflag=sync'; do
+            dd if=random of=merged/new bs=10000 $way 2>dd.log || complain "$(cat dd.log)"
+        done
+        is lower cat merged/f
+        exec 5<>merged/f
+        is lower cat <&5
+        echo more >&5
+        is $'lower\nmore' cat merged/f
+        exec 5>&-
+        grep -E ' (READ|WRITE) ' log && complain 'asked the daemon'
+        echo most >>merged/f
+        is 1 grep -c ' WRITE ' log
+        # It is no longer read in any other way: a mapping could have outlived that file.
+        is $'lower\nmore\nmost' cat merged/f
+        grep ' READ ' log && complain 'read it through the cache'
+        cmp random merged/new
+        grep ' READ ' log || complain 'did not ask the daemon'
+        is '' "$OVLFUSE" umount merged
+        cmp random upper/new
         wait $pid"#;
 
     [root user userns] a_signal_while_files_are_open: r#"

@@ -64,9 +64,11 @@ scripts! {
         "$OVLFUSE" umount merged"#;
 
     [root user userns] passthrough: unchanged!(r#"
-        refused 2 passthrough "$OVLFUSE" mount --work work -o passthrough lower:upper merged
         if ((UID != 0)) || [[ $(readlink /proc/self/ns/user) != 'user:[4026531837]' ]]; then
+            refused 2 passthrough "$OVLFUSE" mount --work work -o passthrough lower:upper merged
             refused 2 passthrough "$OVLFUSE" mount --read-only -o passthrough lower:lower2 merged
+        else
+            refused 2 passthrough "$OVLFUSE" mount --work work -o passthrough,no_open lower:upper merged
         fi"#);
 
     [user] no_open: unchanged!(r#"

@@ -26,6 +26,7 @@ mod metacopy;
 mod mounting;
 mod open_files;
 mod parallel;
+mod passthrough;
 mod privileges;
 mod protect;
 mod read_only;

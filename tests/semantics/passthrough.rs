@@ -1,0 +1,281 @@
+//! Files of upper, which as root the kernel reads and writes itself: what it does not tell of is
+//! seen all the same.
+
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{Advice, OFlags, fadvise, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+use crate::common::{Caller, Sandbox, caller::ALICE, caller::BOB, sys::Map};
+
+mounted_tests! {
+    [root userns]:
+        times_while_a_mapping_is_written, a_mapping_after_the_file_was_closed,
+        set_id_bits_of_a_file_open_by_root_too, set_id_bits_given_to_an_open_file,
+        set_id_bits_through_the_same_file, read_ahead_before_it_is_written,
+        appending_begun_and_ended,
+        opened_in_all_ways_at_once, open_for_reading_when_copied_up;
+    [root]: set_id_bits_stay_when_root_writes, set_id_bits_go_without_the_capability;
+}
+
+const PAGE: usize = 4096;
+
+/// The times of a file that is written through a mapping, while and after that is possible.
+fn times_while_a_mapping_is_written(s: &mut Sandbox) {
+    s.lower().file("low", vec![b'x'; PAGE]);
+    let m = s.mount();
+    m.file("new", vec![b'x'; PAGE]);
+    for name in ["low", "new"] {
+        let file = m.open(name, OFlags::RDWR);
+        for round in 0..2 {
+            m.mtime(name, 1, 1);
+            assert_eq!(m.mtime_of(name), (1, 1));
+            let map = Map::new(&file, PAGE, true, true).unwrap();
+            map.write(0, b"mapped");
+            map.sync().unwrap();
+            assert!(m.mtime_of(name).0 > 1, "{name}, round {round}");
+            assert_eq!(&m.read(name)[..6], b"mapped");
+        }
+        m.mtime(name, 1, 1);
+        let map = Map::new(&file, PAGE, true, true).unwrap();
+        map.write(0, b"closed");
+        drop((map, file));
+        assert!(m.mtime_of(name).0 > 1, "{name} after it was closed");
+        assert_eq!(m.mtime_of(name), s.upper().mtime_of(name));
+    }
+}
+
+/// A mapping is the file as it is for everybody, after the last who had it open closed it too.
+fn a_mapping_after_the_file_was_closed(s: &mut Sandbox) {
+    let m = s.mount();
+    for (name, first) in [("rw", OFlags::RDWR), ("w", OFlags::WRONLY), ("r", OFlags::RDONLY)] {
+        m.file(name, vec![b'0'; PAGE]);
+        let before = m.open(name, first);
+        let file = m.open(name, OFlags::RDWR);
+        let map = Map::new(&file, PAGE, true, true).unwrap();
+        drop((before, file));
+        map.write(0, b"mapped");
+        assert_eq!(&m.read(name)[..7], b"mapped0", "{name}");
+        for access in [OFlags::WRONLY, OFlags::RDWR, OFlags::WRONLY | OFlags::APPEND] {
+            let other = m.open(name, access);
+            other.write_all_at(b"written", 100).unwrap();
+            let expected: &[u8] = match access.contains(OFlags::APPEND) {
+                true => &[b'0'; 7],
+                false => b"written",
+            };
+            assert_eq!(map.read(100, 7), expected, "{name}, {access:?}");
+            map.write(100, &[b'0'; 7]);
+        }
+        let other = m.open(name, OFlags::RDWR);
+        let second = Map::new(&other, PAGE, true, true).unwrap();
+        drop(other);
+        map.write(8, b"one");
+        second.write(16, b"two");
+        assert_eq!((second.read(8, 3), map.read(16, 3)), (b"one".to_vec(), b"two".to_vec()));
+        m.truncate(name, 10);
+        m.truncate(name, PAGE as u64);
+        assert_eq!(map.read(8, 5), b"on\0\0\0");
+        map.write(20, b"three");
+        drop((map, second));
+        assert_eq!(&m.read(name)[..25], b"mapped00on\0\0\0\0\0\0\0\0\0\0three");
+        assert_eq!(m.read(name), s.upper().read(name));
+    }
+}
+
+/// Pages that are read ahead through a file that the kernel writes itself do not stay.
+fn read_ahead_before_it_is_written(s: &mut Sandbox) {
+    let m = s.mount();
+    for (name, access) in [("rw", OFlags::RDWR), ("w", OFlags::WRONLY)] {
+        m.file(name, vec![b'0'; 4 * PAGE]);
+        let file = m.open(name, access);
+        fadvise(&file, 0, None, Advice::WillNeed).unwrap();
+        let reader = m.open(name, OFlags::RDONLY);
+        fadvise(&reader, 0, None, Advice::WillNeed).unwrap();
+        file.write_all_at(&vec![b'1'; 4 * PAGE], 0).unwrap();
+        let mut bytes = vec![0; 4 * PAGE];
+        reader.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == b'1'), "{name}");
+        drop((file, reader));
+        assert!(m.read(name).iter().all(|&byte| byte == b'1'), "{name} afterwards");
+    }
+}
+
+/// fcntl(2) makes an open file one that is appended to, and the other way round.
+fn appending_begun_and_ended(s: &mut Sandbox) {
+    let m = s.mount();
+    for beside in [None, Some(OFlags::WRONLY), Some(OFlags::RDWR)] {
+        for access in [OFlags::WRONLY, OFlags::RDWR] {
+            m.file("f", "0000");
+            let other = beside.map(|access| m.open("f", access));
+            let file = m.open("f", access | OFlags::APPEND);
+            file.write_all_at(b"1", 0).unwrap();
+            fcntl_setfl(&file, OFlags::empty()).unwrap();
+            file.write_all_at(b"2", 1).unwrap();
+            drop(file);
+            let file = m.open("f", access);
+            file.write_all_at(b"3", 2).unwrap();
+            fcntl_setfl(&file, OFlags::APPEND).unwrap();
+            file.write_all_at(b"4", 0).unwrap();
+            assert_eq!(m.read("f"), b"023014", "{beside:?}, {access:?}");
+            drop((file, other));
+            assert_eq!((m.read("f"), s.upper().read("f")), (b"023014".into(), b"023014".into()));
+        }
+    }
+}
+
+/// Whoever writes takes the bits or does not, whoever opened the file.
+fn set_id_bits_through_the_same_file(s: &mut Sandbox) {
+    let m = s.mount();
+    for (name, access) in [("w", OFlags::WRONLY), ("rw", OFlags::RDWR)] {
+        m.file(name, "program").chmod(name, 0o755);
+        let file = m.open(name, access);
+        m.chmod(name, 0o6755);
+        Caller::user(ALICE).run(|| file.write_all_at(b"X", 0).unwrap());
+        assert_eq!((m.mode(name), s.upper().mode(name)), (0o755, 0o755), "{name}");
+        m.chmod(name, 0o2745).chown(name, BOB, ALICE).chmod(name, 0o2745);
+        Caller::user(ALICE).run(|| file.write_all_at(b"X", 0).unwrap());
+        assert_eq!((m.mode(name), s.upper().mode(name)), (0o2745, 0o2745), "{name}, own group");
+        Caller::user(BOB).run(|| file.write_all_at(b"X", 0).unwrap());
+        assert_eq!((m.mode(name), s.upper().mode(name)), (0o745, 0o745), "{name}, another group");
+    }
+}
+
+/// Of root too, where it lacks `CAP_FSETID`.
+fn set_id_bits_go_without_the_capability(s: &mut Sandbox) {
+    let m = s.mount();
+    m.file("f", "program");
+    let file = m.open("f", OFlags::WRONLY);
+    m.chmod("f", 0o6755);
+    std::thread::scope(|scope| {
+        let write = || {
+            let mut caps = capabilities(None).unwrap();
+            caps.effective.remove(CapabilitySet::FSETID);
+            set_capabilities(None, caps).unwrap();
+            file.write_all_at(b"X", 0).unwrap();
+        };
+        scope.spawn(write).join().unwrap();
+    });
+    assert_eq!((m.mode("f"), s.upper().mode("f")), (0o755, 0o755));
+}
+
+/// Who has a file open for writing takes set-id bits away that it got since.
+fn set_id_bits_given_to_an_open_file(s: &mut Sandbox) {
+    let m = s.mount();
+    for (name, access) in [("w", OFlags::WRONLY), ("rw", OFlags::RDWR)] {
+        m.file(name, "program").chown(name, BOB, BOB).chmod(name, 0o777);
+        let file = Caller::user(ALICE).run(|| m.open(name, access));
+        assert_eq!(m.mode(name), 0o777);
+        m.chmod(name, 0o6777);
+        assert_eq!(m.mode(name), 0o6777);
+        Caller::user(ALICE).run(|| file.write_all_at(b"X", 0).unwrap());
+        assert_eq!((m.mode(name), s.upper().mode(name)), (0o777, 0o777), "{name}");
+        drop(file);
+        assert_eq!(m.mode(name), 0o777);
+    }
+}
+
+/// Also where a reader came first.
+fn set_id_bits_stay_when_root_writes(s: &mut Sandbox) {
+    let m = s.mount();
+    m.file("f", "program").chmod("f", 0o4755);
+    let reader = m.open("f", OFlags::RDONLY);
+    let writer = m.open("f", OFlags::RDWR);
+    let before = m.mode("f");
+    writer.write_all_at(b"P", 0).unwrap();
+    let mut bytes = [0; 7];
+    reader.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!((&bytes, before), (b"Program", 0o4755));
+    assert_eq!((m.mode("f"), s.upper().mode("f")), (0o4755, 0o4755));
+    let maker = m.open("new", OFlags::CREATE | OFlags::RDWR);
+    m.chmod("new", 0o6755);
+    maker.write_all_at(b"x", 0).unwrap();
+    assert_eq!((m.mode("new"), s.upper().mode("new")), (0o6755, 0o6755));
+}
+
+/// Whoever has the file open beside root, since before or after it got the bits, takes them.
+fn set_id_bits_of_a_file_open_by_root_too(s: &mut Sandbox) {
+    let m = s.mount();
+    m.file("f", "program").chmod("f", 0o777);
+    let root = m.open("f", OFlags::WRONLY);
+    for round in 0..2 {
+        let before = Caller::user(ALICE).run(|| m.open("f", OFlags::WRONLY));
+        m.chmod("f", 0o6777);
+        Caller::user(ALICE).run(|| before.write_all_at(b"X", 0).unwrap());
+        assert_eq!((m.mode("f"), s.upper().mode("f")), (0o777, 0o777), "before, round {round}");
+        drop(before);
+        m.chmod("f", 0o6777);
+        let after = Caller::user(ALICE).run(|| m.open("f", OFlags::RDWR));
+        Caller::user(ALICE).run(|| after.write_all_at(b"X", 0).unwrap());
+        assert_eq!((m.mode("f"), s.upper().mode("f")), (0o777, 0o777), "after, round {round}");
+    }
+    drop(root);
+}
+
+/// What is open from before the copy-up does not keep others from the copy, nor itself.
+fn open_for_reading_when_copied_up(s: &mut Sandbox) {
+    s.kernel_disagrees("who has the lower file open goes on reading that");
+    s.lower().file("f", vec![b'l'; 3 * PAGE]);
+    let m = s.mount();
+    let reader = m.open("f", OFlags::RDONLY);
+    let map = Map::new(&reader, PAGE, false, false).unwrap();
+    assert_eq!(map.read(0, 1), b"l");
+    let writer = m.open("f", OFlags::WRONLY);
+    let both = m.open("f", OFlags::RDWR);
+    writer.write_all_at(b"upper", 10).unwrap();
+    let mut bytes = [0; 5];
+    for file in [&reader, &both] {
+        file.read_exact_at(&mut bytes, 10).unwrap();
+        assert_eq!(&bytes, b"upper");
+    }
+    drop((reader, map, writer, both));
+    m.open("f", OFlags::RDWR).write_all_at(b"again", 20).unwrap();
+    assert_eq!(&m.read("f")[10..25], b"upperlllllagain");
+    assert_eq!(m.read("f"), s.upper().read("f"));
+}
+
+/// Opens for reading and writing, copy-ups, truncations and removals of the same few files: no
+/// error but of a name that is not there, and nobody reads what was never written.
+fn opened_in_all_ways_at_once(s: &mut Sandbox) {
+    const FILES: usize = 5;
+    for number in 0..FILES {
+        s.lower().file(format!("f{number}"), vec![b'0'; 2 * PAGE]);
+    }
+    let m = s.mount();
+    let ways = [
+        OFlags::RDONLY,
+        OFlags::WRONLY,
+        OFlags::RDWR,
+        OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC,
+        OFlags::CREATE | OFlags::RDWR,
+        OFlags::WRONLY | OFlags::APPEND,
+    ];
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let m = &m;
+            scope.spawn(move || {
+                for round in 0..400 {
+                    let name = m.at(format!("f{}", (round * 7 + thread) % FILES));
+                    let flags = ways[(round / 3 + thread) % ways.len()];
+                    let file = match rustix::fs::open(&name, flags, 0o644.into()) {
+                        Ok(file) => std::fs::File::from(file),
+                        Err(Errno::NOENT) => continue,
+                        Err(e) => panic!("{name:?} with {flags:?}: {e}"),
+                    };
+                    let mut bytes = [b'0'; 100];
+                    match flags & OFlags::ACCMODE {
+                        OFlags::WRONLY => file.write_all_at(&[b'0'; 100], 50).unwrap(),
+                        _ => drop(file.read_at(&mut bytes, 70).unwrap()),
+                    }
+                    assert!(bytes.iter().all(|byte| matches!(byte, b'0' | 0)));
+                    if round % 50 == thread {
+                        match rustix::fs::unlink(&name) {
+                            Ok(()) | Err(Errno::NOENT) => {}
+                            Err(e) => panic!("{name:?}: {e}"),
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
