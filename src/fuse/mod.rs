@@ -29,7 +29,9 @@ use crate::sys::{self, identity};
 use adapter::Adapter;
 use channel::Channel;
 use fuser::{Session, SessionACL};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -45,6 +47,7 @@ use std::sync::{Arc, OnceLock};
 pub fn serve(config: &Config, ready: impl FnOnce()) -> Result<(), MountError> {
     sys::memory::tune();
     raise_limits();
+    reserve_descriptors();
     mount::check_mountpoint(&config.mountpoint)?;
     check_options(config)?;
     let layers = layer::open::open(config)?;
@@ -117,13 +120,25 @@ fn check_options(config: &Config) -> Result<(), MountError> {
 /// Every open file takes a descriptor, and files are as large as clients make
 /// them: use as much as the administrator allows.
 fn raise_limits() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     for resource in [Resource::Nofile, Resource::Fsize] {
         let limit = getrlimit(resource);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         if let Err(e) = setrlimit(resource, raised) {
             log::debug!("{resource:?} stays at {:?}: {e}", limit.current);
         }
+    }
+}
+
+/// Makes the table of descriptors as large as it becomes with all directories and many files open.
+/// It grows when it is full, and once there are threads the kernel waits for all processors then, some
+/// 15 ms each time (`fs/file.c: expand_fdtable`).
+fn reserve_descriptors() {
+    const EXPECTED: u64 = 4096;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let last = EXPECTED.min(limit).saturating_sub(1) as i32;
+    let any = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    if let Err(e) = any.and_then(|fd| fcntl_dupfd_cloexec(fd, last)) {
+        log::debug!("no room is kept for {last} descriptors: {e}");
     }
 }
 
