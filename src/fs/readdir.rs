@@ -132,11 +132,12 @@ impl Fs {
         Ok(())
     }
 
-    /// Builds the index of a directory of many layers after a few lookups in it.
+    /// Builds the index of a directory of many layers after a few lookups in it; of very many, before
+    /// the first.
     pub(super) fn index_if_busy(&self, node: &Arc<Node>) {
         let Ok(dir) = node.dir() else { return };
         let layers = dir.stack.len();
-        let lookups = (ASKED_BEFORE_INDEX / layers.max(1)).max(2);
+        let lookups = ASKED_BEFORE_INDEX / layers.max(1);
         if layers < LAYERS_FOR_INDEX
             || dir.misses.fetch_add(1, Ordering::Relaxed) as usize != lookups
         {
