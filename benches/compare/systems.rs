@@ -190,9 +190,7 @@ impl System {
 
     fn ovlfuse_words(&self, stack: &Stack, merged: &Path) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["mount".into()];
-        // One that is refused beside an upper; workloads that write run without it.
-        let refused = |option: &String| stack.upper.is_some() && option == "passthrough";
-        for option in self.options.iter().filter(|option| !refused(option)) {
+        for option in &self.options {
             words.extend(["-o".into(), option.into()]);
         }
         if stack.upper.is_none() {

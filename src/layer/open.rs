@@ -3,14 +3,14 @@
 //! Everything that can be wrong with the layers is found here, before anything
 //! is mounted, and told in one sentence.
 
-use super::overlap::{self, Member};
+use super::overlap::{self, Apart, Member};
 use super::owners::Owners;
 use super::work::{Abilities, Work, make_empty_dir, remove_tree};
 use super::{Lower, Upper, facts, index, instance};
 use crate::config::{Config, Fsync, MAX_LOWERS, Uuid};
 use crate::error::{Failure, MountError};
 use crate::format::{Namespace, OverlayName};
-use crate::sys::{self, At, Errno, handle, identity, xattr};
+use crate::sys::{self, At, Errno, Stat, handle, identity, xattr};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -48,8 +48,7 @@ struct Opened<'a> {
     path: &'a Path,
     /// `O_RDONLY`, on the mount the user sees.
     fd: OwnedFd,
-    dev: (u32, u32),
-    mnt_id: u64,
+    stat: Stat,
 }
 
 /// Opens and checks the layers of `config`.
@@ -72,7 +71,13 @@ pub fn open(config: &Config) -> Result<Layers> {
         Some(upper) => Some(open_dir(&upper.dir, "upper layer", Failure::Layer)?),
         None => None,
     };
-    check_overlaps(&lowers, upper.as_ref(), None)?;
+    let mut apart = Apart::default();
+    if let Some(layer) = &upper {
+        apart.add(member("upper layer", layer))?;
+    }
+    for layer in &lowers {
+        apart.add(member("lower layer", layer))?;
+    }
     let work_path = config.upper.as_ref().map(work_path).transpose()?;
     let (work, made) = match (&upper, &work_path, &config.upper) {
         (Some(upper), Some(path), Some(given)) => {
@@ -81,7 +86,8 @@ pub fn open(config: &Config) -> Result<Layers> {
         }
         _ => (None, false),
     };
-    let layers = open_checked(config, namespace, lowers, upper, work);
+    let checked = work.iter().try_for_each(|work| apart.add(member("work directory", work)));
+    let layers = checked.and_then(|()| open_checked(config, namespace, lowers, upper, work));
     if let (Err(_), true, Some(path)) = (&layers, made, &work_path) {
         remove_made(path);
     }
@@ -95,7 +101,6 @@ fn open_checked(
     upper: Option<Opened<'_>>,
     work: Option<Opened<'_>>,
 ) -> Result<Layers> {
-    check_overlaps(&lowers, upper.as_ref(), work.as_ref())?;
     let mut file_systems = Vec::new();
     match &upper {
         Some(upper) => file_system_of(upper, &mut file_systems).map(|_| ())?,
@@ -149,7 +154,7 @@ fn open_dir<'a>(path: &'a Path, role: &str, failure: Failure) -> Result<Opened<'
     })?;
     let stat = sys::stat::stat(At::fd(fd.as_fd()))
         .map_err(|e| MountError::new(failure, format!("cannot examine {role} {shown}: {e}")))?;
-    Ok(Opened { path, fd, dev: stat.dev, mnt_id: stat.mnt_id })
+    Ok(Opened { path, fd, stat })
 }
 
 /// The work directory that was asked for, or the default: a hidden sibling of upper.
@@ -202,7 +207,7 @@ fn remove_made(path: &Path) {
 fn open_work<'a>(path: &'a Path, upper: &Opened<'_>) -> Result<Opened<'a>> {
     let (shown, upper_shown) = (path.display(), upper.path.display());
     let work = open_dir(path, "work directory", Failure::Work)?;
-    if work.dev != upper.dev || work.mnt_id != upper.mnt_id {
+    if work.stat.dev != upper.stat.dev || work.stat.mnt_id != upper.stat.mnt_id {
         let what = format!(
             "work directory {shown} is not on the same mount as upper layer {upper_shown}; choose one that is"
         );
@@ -211,32 +216,22 @@ fn open_work<'a>(path: &'a Path, upper: &Opened<'_>) -> Result<Opened<'a>> {
     Ok(work)
 }
 
-fn check_overlaps(
-    lowers: &[Opened<'_>],
-    upper: Option<&Opened<'_>>,
-    work: Option<&Opened<'_>>,
-) -> Result<()> {
-    let mut members: Vec<_> = upper.iter().map(|u| member("upper layer", u)).collect();
-    members.extend(work.iter().map(|w| member("work directory", w)));
-    members.extend(lowers.iter().map(|l| member("lower layer", l)));
-    overlap::check(&members)
-}
-
 /// The index of the file system of `dir`, which is added when it is new.
 fn file_system_of(dir: &Opened<'_>, known: &mut Vec<Option<FileSystem>>) -> Result<u16> {
-    if let Some(i) = known.iter().position(|fs| fs.as_ref().is_some_and(|fs| fs.dev == dir.dev)) {
+    let dev = dir.stat.dev;
+    if let Some(i) = known.iter().position(|fs| fs.as_ref().is_some_and(|fs| fs.dev == dev)) {
         return Ok(i as u16);
     }
     let anchor = rustix::io::fcntl_dupfd_cloexec(&dir.fd, 3).map_err(|e| {
         MountError::new(Failure::Internal, format!("cannot duplicate a descriptor: {e}"))
     })?;
     let uuid = handle::file_system_uuid(anchor.as_fd());
-    known.push(Some(FileSystem { dev: dir.dev, uuid, anchor }));
+    known.push(Some(FileSystem { dev, uuid, anchor }));
     Ok(known.len() as u16 - 1)
 }
 
 fn member<'a>(role: &'a str, dir: &'a Opened<'_>) -> Member<'a> {
-    Member { role, path: dir.path, fd: dir.fd.as_fd() }
+    Member { role, path: dir.path, fd: dir.fd.as_fd(), stat: &dir.stat }
 }
 
 fn finish_lower(

@@ -4,14 +4,17 @@
 //! lie; the kernel refuses most such stacks with `ELOOP`.
 
 use crate::error::{Failure, MountError};
-use crate::sys::{At, Result, stat};
+use crate::sys::{At, Result, Stat, stat};
 use rustix::fs::{Mode, OFlags};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What identifies a directory: its device and inode number.
 type Id = ((u32, u32), u64);
+
+/// How directories are opened that are only looked at.
+const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// One directory that takes part in a mount.
 #[derive(Debug, Clone, Copy)]
@@ -22,59 +25,60 @@ pub struct Member<'a> {
     pub path: &'a Path,
     /// Its descriptor.
     pub fd: BorrowedFd<'a>,
+    /// Its attributes.
+    pub stat: &'a Stat,
 }
 
-/// Checks that no member is another one or lies in it.
-///
-/// # Errors
-/// [`Failure::Layer`], or [`Failure::Work`] where a work directory is
-/// concerned, with both paths.
-pub fn check(members: &[Member<'_>]) -> std::result::Result<(), MountError> {
-    let mut by_id: HashMap<Id, &Member<'_>> = HashMap::new();
-    for member in members {
-        let id = id_of(member.fd).map_err(|e| unreadable(member, e))?;
-        if let Some(other) = by_id.insert(id, member) {
-            return Err(overlap(member, "is the same directory as", other));
-        }
-    }
-    // Directories whose ancestors have been looked at already.
-    let mut seen = HashSet::new();
-    for member in members {
-        if let Some(outer) =
-            find_outer(member, &by_id, &mut seen).map_err(|e| unreadable(member, e))?
-        {
-            return Err(overlap(member, "lies inside", outer));
-        }
-    }
-    Ok(())
+/// Directories of which none is another one or lies in it.
+#[derive(Debug, Default)]
+pub struct Apart<'a> {
+    members: HashMap<Id, Member<'a>>,
+    /// The directories above, each with a member that lies in it.
+    above: HashMap<Id, Member<'a>>,
 }
 
-/// The member among the ancestors of `member`, if there is one.
-fn find_outer<'m, 'a>(
-    member: &Member<'_>,
-    by_id: &HashMap<Id, &'m Member<'a>>,
-    seen: &mut HashSet<Id>,
-) -> Result<Option<&'m Member<'a>>> {
-    let mut here: Option<OwnedFd> = None;
-    let start = stat::stat(At::fd(member.fd))?;
-    let mut id = (start.dev, start.ino);
-    loop {
-        let from = here.as_ref().map_or(member.fd, |fd| fd.as_fd());
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent = rustix::fs::openat(from, c"..", flags, Mode::empty())?;
-        let found = stat::stat(At::fd(parent.as_fd()))?;
-        let parent_id = (found.dev, found.ino);
-        // What is mounted in a directory is not in it.
-        if parent_id == id || found.mnt_id != start.mnt_id {
-            return Ok(None);
+impl<'a> Apart<'a> {
+    /// Adds `member`.
+    ///
+    /// # Errors
+    /// [`Failure::Layer`], or [`Failure::Work`] where a work directory is concerned, with both paths
+    /// of two that are not apart.
+    pub fn add(&mut self, member: Member<'a>) -> std::result::Result<(), MountError> {
+        let id = id_of(member.stat);
+        if let Some(other) = self.members.get(&id) {
+            return Err(overlap(&member, "is the same directory as", other));
         }
-        if let Some(&outer) = by_id.get(&parent_id) {
-            return Ok(Some(outer));
+        if let Some(inner) = self.above.get(&id) {
+            return Err(overlap(inner, "lies inside", &member));
         }
-        if !seen.insert(parent_id) {
-            return Ok(None);
+        if let Some(outer) = self.find_outer(member).map_err(|e| unreadable(&member, e))? {
+            return Err(overlap(&member, "lies inside", &outer));
         }
-        (here, id) = (Some(parent), parent_id);
+        self.members.insert(id, member);
+        Ok(())
+    }
+
+    /// The member among the ancestors of `inner`, if there is one.
+    fn find_outer(&mut self, inner: Member<'a>) -> Result<Option<Member<'a>>> {
+        let mut here: Option<OwnedFd> = None;
+        let mut id = id_of(inner.stat);
+        loop {
+            let from = here.as_ref().map_or(inner.fd, |fd| fd.as_fd());
+            let parent = rustix::fs::openat(from, c"..", PLACE, Mode::empty())?;
+            let found = stat::stat(At::fd(parent.as_fd()))?;
+            let parent_id = id_of(&found);
+            // What is mounted in a directory is not in it.
+            if parent_id == id || found.mnt_id != inner.stat.mnt_id {
+                return Ok(None);
+            }
+            if let Some(outer) = self.members.get(&parent_id) {
+                return Ok(Some(*outer));
+            }
+            if self.above.insert(parent_id, inner).is_some() {
+                return Ok(None);
+            }
+            (here, id) = (Some(parent), parent_id);
+        }
     }
 }
 
@@ -88,13 +92,13 @@ pub fn check_mountpoint(
     mountpoint: &Path,
     layer: &Member<'_>,
 ) -> std::result::Result<(), MountError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // One that cannot be opened is reported by whoever mounts.
-    let Ok(fd) = rustix::fs::open(mountpoint, flags, Mode::empty()) else { return Ok(()) };
-    let inner = Member { role: "mount point", path: mountpoint, fd: fd.as_fd() };
-    let id = id_of(layer.fd).map_err(|e| unreadable(layer, e))?;
-    let known = HashMap::from([(id, layer)]);
-    match find_outer(&inner, &known, &mut HashSet::new()).map_err(|e| unreadable(layer, e))? {
+    let Ok(fd) = rustix::fs::open(mountpoint, PLACE, Mode::empty()) else { return Ok(()) };
+    let stat = &stat::stat(At::fd(fd.as_fd())).map_err(|e| unreadable(layer, e))?;
+    let inner = Member { role: "mount point", path: mountpoint, fd: fd.as_fd(), stat };
+    let members = HashMap::from([(id_of(layer.stat), *layer)]);
+    let mut layer_alone = Apart { members, above: HashMap::new() };
+    match layer_alone.find_outer(inner).map_err(|e| unreadable(layer, e))? {
         None => Ok(()),
         Some(layer) => {
             let (inner, role, outer) = (mountpoint.display(), layer.role, layer.path.display());
@@ -105,8 +109,8 @@ pub fn check_mountpoint(
     }
 }
 
-fn id_of(fd: BorrowedFd<'_>) -> Result<Id> {
-    stat::stat(At::fd(fd)).map(|s| (s.dev, s.ino))
+fn id_of(stat: &Stat) -> Id {
+    (stat.dev, stat.ino)
 }
 
 fn overlap(a: &Member<'_>, how: &str, b: &Member<'_>) -> MountError {
