@@ -58,7 +58,9 @@ impl Fs {
         let (entry, fd) = self.make(new, What::File(flags))?;
         let node = self.nodes.get(entry.id)?;
         let fd = fd.ok_or(Errno::IO)?;
-        Ok((entry, self.add_created(node, flags, fd)))
+        let opened =
+            self.add_created(&node, flags, fd).inspect_err(|_| self.forget(entry.id, 1))?;
+        Ok((entry, opened))
     }
 
     /// Makes a directory.

@@ -78,7 +78,7 @@ impl Fs {
         other: Option<&OpenFile>,
     ) -> Cache {
         let made_anew = how.empty && self.bypass.load(Ordering::Relaxed);
-        let pass = |file| Cache::Passed { file: Arc::clone(file), asks: how.appends() };
+        let pass = |file| Cache::Passed { file: Arc::clone(file), asks: how.can_turn() };
         let plain = OFlags::ACCMODE | OFlags::APPEND | DATA_SYNC;
         match (other.map(|file| &file.cache), passed) {
             (Some(Cache::Passed { file, .. }), _) => pass(file),
@@ -94,13 +94,14 @@ impl Fs {
         }
     }
 
-    /// Waits a moment for those to be gone that have `node` open without the cache, if that can end.
+    /// Waits a moment for those to be gone that have `node` open without the cache, if it can be opened
+    /// with it then.
     pub(super) fn await_release(&self, node: &Node) {
         let cached = |file: &OpenFile| matches!(file.cache, Cache::Kept | Cache::Renewed);
         let (looks, pause) = LOOKS;
         for _ in 0..looks {
             if node.an_open().is_none_or(|file| cached(&file))
-                || node.passed().is_some()
+                || node.is_passed_for_good()
                 || self.is_read_only()
             {
                 return;

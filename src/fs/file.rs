@@ -41,9 +41,9 @@ impl How {
         self.access() != OFlags::RDONLY
     }
 
-    /// Whether what is written comes behind the rest.
-    pub fn appends(self) -> bool {
-        self.flags.contains(OFlags::APPEND)
+    /// Whether fcntl(2) can turn it into what reads or writes in another way.
+    pub fn can_turn(self) -> bool {
+        self.writes() && self.flags.contains(OFlags::APPEND) || self.flags.contains(OFlags::DIRECT)
     }
 
     /// Whether a process runs it: execve(2) did it.
@@ -121,7 +121,9 @@ impl Fs {
         let truncate = flags.contains(OFlags::TRUNC);
         let access = flags & OFlags::ACCMODE;
         self.check_opening(&node, flags)?;
-        self.await_release(&node);
+        if access != OFlags::WRONLY {
+            self.await_release(&node);
+        }
         // The kernel looks only after it has told us to truncate, unless the file is opened for writing.
         if truncate && node.opens().iter().any(|f| f.how.executes()) {
             return Err(Errno::TXTBSY);
@@ -135,9 +137,9 @@ impl Fs {
         if truncate && let Some(fd) = &backing.fd {
             self.cut(&node, fd, access, caller)?;
         }
-        let kept = node.passed().is_none();
-        let opened = self.add_file(Arc::clone(&node), How { flags, empty: truncate }, backing);
-        if kept && node.passed().is_some() {
+        let kept = !node.is_passed_for_good();
+        let opened = self.add_file(&node, How { flags, empty: truncate }, backing)?;
+        if kept && node.is_passed_for_good() {
             self.attributes_changed(&node);
         }
         self.give_content(&node);
@@ -156,33 +158,40 @@ impl Fs {
     }
 
     /// Adds a file that was just created and opened as `fd`.
-    pub(super) fn add_created(&self, node: Arc<Node>, flags: u32, fd: OwnedFd) -> Opened {
+    pub(super) fn add_created(&self, node: &Arc<Node>, flags: u32, fd: OwnedFd) -> Result<Opened> {
         if self.no_open {
             self.unopened.insert((node.id, LayerId::UPPER), Arc::new(fd));
-            return Opened { handle: NO_HANDLE, cache: Cache::Kept };
+            return Ok(Opened { handle: NO_HANDLE, cache: Cache::Kept });
         }
         let backing = Backing { fd: Some(Arc::new(fd)), in_upper: true };
         self.add_file(node, How { flags: OFlags::from_bits_retain(flags), empty: true }, backing)
     }
 
     /// Adds the open file `node`.
-    fn add_file(&self, node: Arc<Node>, how: How, backing: Backing) -> Opened {
+    fn add_file(&self, node: &Arc<Node>, how: How, backing: Backing) -> Result<Opened> {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let handed =
-            backing.fd.as_deref().and_then(|fd| self.hand_over(&node, fd, backing.in_upper, how));
-        let file = node.add_open(|other, for_good| {
-            let cache = self.cache(&node, how, for_good.as_ref().or(handed.as_ref()), other);
-            if let Cache::Passed { file, .. } = &cache
-                && self.is_passed_for_good(how)
-            {
-                *for_good = Some(Arc::clone(file));
-                self.unseen.store(true, Ordering::Release);
+        let mut backing = Some(backing);
+        let file = loop {
+            let data = backing.as_ref().ok_or(Errno::IO)?;
+            let fd = data.fd.as_ref().ok_or(Errno::IO)?;
+            let handed = self.hand_over(node, (fd.as_fd(), data.in_upper), how)?;
+            let added = node.add_open(|other, for_good| {
+                // Another was handed over and closed meanwhile.
+                if *for_good && handed.is_none() && other.is_none() {
+                    return None;
+                }
+                let cache = self.cache(node, how, handed.as_ref(), other);
+                *for_good |= self.is_passed_for_good(how, &cache);
+                let backing = RwLock::new(backing.take()?);
+                Some(OpenFile { node: Arc::clone(node), how, cache, backing })
+            });
+            if let Some(file) = added {
+                break file;
             }
-            OpenFile { node: Arc::clone(&node), how, cache, backing: RwLock::new(backing) }
-        });
+        };
         let opened = Opened { handle, cache: file.cache.clone() };
         self.open_files.insert(handle, file);
-        opened
+        Ok(opened)
     }
 
     fn open_backing(&self, node: &Node, access: OFlags) -> Result<Backing> {

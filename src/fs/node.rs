@@ -11,7 +11,6 @@
 
 use super::file::OpenFile;
 use super::node_flags::INDEXED;
-use super::passthrough::Passed;
 use crate::sys::{Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::listing::Listing;
@@ -101,16 +100,15 @@ struct More {
     opens: Vec<Arc<OpenFile>>,
     /// The name of its entry in `work/index`.
     index: Option<Box<[u8]>>,
-    /// What the kernel was handed and may have mapped.
-    passed: Option<Arc<Passed>>,
+    /// Whoever opens the file, the kernel is handed it: it may have mapped it.
+    passed: bool,
 }
 
 impl Links {
     /// Gives the memory of the rarer part back when it holds nothing.
     fn drop_empty(&mut self) {
-        let empty = |m: &More| {
-            m.links.is_empty() && m.opens.is_empty() && m.index.is_none() && m.passed.is_none()
-        };
+        let empty =
+            |m: &More| m.links.is_empty() && m.opens.is_empty() && m.index.is_none() && !m.passed;
         if self.more.as_deref().is_some_and(empty) {
             self.more = None;
         }
@@ -412,22 +410,22 @@ impl Node {
         links.first.is_some()
     }
 
-    /// Notes the open file that `make` makes, knowing one of the others, and what the kernel was
-    /// handed for good, to which it may add.
+    /// Notes the open file that `make` makes, if it does, knowing one of the others and whether the
+    /// file is passed for good, which it may be from now on.
     pub fn add_open(
         &self,
-        make: impl FnOnce(Option<&OpenFile>, &mut Option<Arc<Passed>>) -> OpenFile,
-    ) -> Arc<OpenFile> {
+        make: impl FnOnce(Option<&OpenFile>, &mut bool) -> Option<OpenFile>,
+    ) -> Option<Arc<OpenFile>> {
         let mut links = self.links.lock();
         let More { opens, passed, .. } = links.more.get_or_insert_default().as_mut();
-        let file = Arc::new(make(opens.first().map(Arc::as_ref), passed));
-        opens.push(Arc::clone(&file));
+        let file = make(opens.first().map(Arc::as_ref), passed).map(Arc::new);
+        opens.extend(file.clone());
         file
     }
 
-    /// What the kernel was handed of the file and may have mapped.
-    pub fn passed(&self) -> Option<Arc<Passed>> {
-        self.links.lock().more.as_ref().and_then(|more| more.passed.clone())
+    /// Whether the kernel is handed the file by whoever opens it.
+    pub fn is_passed_for_good(&self) -> bool {
+        self.links.lock().more.as_ref().is_some_and(|more| more.passed)
     }
 
     /// Forgets an open file.

@@ -6,31 +6,31 @@
 //! would go on with that after a copy-up. What is open of a file at one time is alike, or the kernel
 //! refuses it (`fs/fuse/iomode.c: fuse_file_io_open`); the first decides.
 //!
-//! **Mappings.** A mapping of such a file holds what was handed over, and outlives RELEASE unseen. So a
-//! file that was opened in a way that can be mapped stays one of them until the kernel forgets it,
-//! which it does not before the mapping is gone: cached pages beside the mapping would be older than the file.
-//! Nor does the kernel notice that a mapping changed the times: of these files it keeps no attributes
-//! ([`Fs::attributes_last`]).
+//! **Mappings.** A mapping of such a file is one of upper's, and outlives RELEASE unseen. So a
+//! file that was opened in a way that can be mapped is handed over by whoever opens it, until the kernel
+//! forgets it, which it does not before the mapping is gone: cached pages beside the mapping would be
+//! older than the file. Nor does the kernel notice that a mapping changed the times: of these files it
+//! keeps no attributes ([`Fs::attributes_last`]).
 //!
-//! **The cache** holds nothing of such a file: what it had is dropped by each opening, and pages are
-//! read to it (posix_fadvise(2)) only through files that can be mapped.
+//! **The cache** holds nothing of such a file that is read from it: what it had is dropped by each
+//! opening, and pages are read to it (posix_fadvise(2)) only through files that can be mapped.
 //!
 //! **Rights.** The kernel writes with root's, after it has asked the mode it knows whether this writer
 //! takes set-id bits away. If so it says so, in a way ([`Fs::drop_passed_set_id`]).
 //!
-//! **`O_APPEND`** is the backing file's for ever. fcntl(2) can take it from the client's, so
-//! that such a file is written by the daemon: it does not begin this, and where others did, it only
-//! maps what the kernel was handed.
+//! **`O_APPEND` and `O_DIRECT`** are the backing file's for ever, but fcntl(2) can take them from the
+//! client's. So a file that is opened with them does not begin this, and where others did, the kernel only
+//! maps what it was handed, and asks the daemon for the rest.
 
 use super::direct::Cache;
 use super::file::{How, OpenFile};
 use super::node::Node;
 use super::set_id::take_set_id;
 use super::{Caller, Fs, Notify};
-use crate::sys::{Errno, Result};
+use crate::sys::{Errno, Result, identity};
 use crate::union::LayerId;
 use rustix::fs::OFlags;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -51,12 +51,9 @@ impl Drop for Passed {
 }
 
 impl OpenFile {
-    /// What the kernel was handed, if it reads and writes the file itself.
-    pub(super) fn passed(&self) -> Option<&Arc<Passed>> {
-        match &self.cache {
-            Cache::Passed { file, .. } => Some(file),
-            _ => None,
-        }
+    /// Whether the kernel was handed it.
+    fn is_passed(&self) -> bool {
+        matches!(self.cache, Cache::Passed { .. })
     }
 }
 
@@ -66,51 +63,63 @@ impl Fs {
         self.passthrough.store(true, Ordering::Relaxed);
     }
 
-    /// Hands the file `node`, whose data was opened as `fd` and `how` says, to the kernel, if it is
-    /// one of those and nobody has it open.
+    /// Hands the file `node`, whose data is open as `fd`, in upper or not, to the kernel, if it is one
+    /// of those for whoever opens it as `how` says.
+    ///
+    /// # Errors
+    /// `ENOMEM` and the like, where it must be.
     pub(super) fn hand_over(
         &self,
         node: &Node,
-        fd: &OwnedFd,
-        in_upper: bool,
+        (fd, in_upper): (BorrowedFd<'_>, bool),
         how: How,
-    ) -> Option<Arc<Passed>> {
-        let written = in_upper && how.writes() && !how.appends();
-        let passes = self.passthrough.load(Ordering::Relaxed) && (written || self.is_read_only());
-        if !passes || node.passed().is_some() || node.an_open().is_some() {
-            return None;
+    ) -> Result<Option<Arc<Passed>>> {
+        let must_be = node.is_passed_for_good();
+        let written = in_upper && how.writes() && !how.can_turn();
+        let can_be = self.passthrough.load(Ordering::Relaxed)
+            && (written || self.is_read_only())
+            && node.an_open().is_none();
+        if !must_be && !can_be {
+            return Ok(None);
         }
-        let kernel = self.notify.get()?;
-        match kernel.hand_over(fd.as_fd()) {
-            Ok(id) => Some(Arc::new(Passed { id, kernel: Arc::downgrade(kernel) })),
+        let kernel = self.notify.get().ok_or(Errno::NOTCONN)?;
+        match kernel.hand_over(fd) {
+            Ok(id) => Ok(Some(Arc::new(Passed { id, kernel: Arc::downgrade(kernel) }))),
+            Err(e) if must_be => Err(e),
             Err(e) => {
                 log::debug!("node {} is not passed on: {e}", node.id);
-                // No file of upper can be.
-                if matches!(e, Errno::LOOP | Errno::PERM | Errno::OPNOTSUPP) && in_upper {
-                    self.passthrough.store(false, Ordering::Relaxed);
-                }
-                None
+                Ok(None)
             }
         }
     }
 
-    /// Whether a file that is opened as `how` says, and passed, stays so until it is forgotten.
-    pub(super) fn is_passed_for_good(&self, how: How) -> bool {
-        how.access() != OFlags::WRONLY && !self.is_read_only()
+    /// Whether a file that is opened as `how` says, with this `cache`, is passed from now on, whoever
+    /// opens it.
+    pub(super) fn is_passed_for_good(&self, how: How, cache: &Cache) -> bool {
+        let passed = matches!(cache, Cache::Passed { .. });
+        let for_good = passed && how.access() != OFlags::WRONLY && !self.is_read_only();
+        if for_good {
+            self.unseen.store(true, Ordering::Release);
+        }
+        for_good
     }
 
     /// Whether the attributes that are now told of node `id` stay true until the kernel learns
     /// otherwise.
     pub fn attributes_last(&self, id: u64) -> bool {
         !self.unseen.load(Ordering::Acquire)
-            || !self.nodes.get(id).is_ok_and(|node| node.passed().is_some())
+            || !self.nodes.get(id).is_ok_and(|node| node.is_passed_for_good())
     }
 
     /// Takes set-id bits from `node` as a write by `caller` would, if the kernel may be about to write
-    /// for it: it sends an empty SETATTR first, as it does for chown(2) of nothing.
+    /// for it: it sends an empty SETATTR first, as it does for chown(2) of nothing, and for root too
+    /// if there are capabilities to take.
     pub(super) fn drop_passed_set_id(&self, node: &Node, caller: Caller) -> Result<()> {
-        let written = |f: &Arc<OpenFile>| f.passed().is_some() && f.how.writes();
+        let written = |f: &Arc<OpenFile>| f.is_passed() && f.how.writes();
         let Some(file) = node.opens().into_iter().find(written) else { return Ok(()) };
+        if caller.uid == 0 && identity::may_keep_set_id(caller.pid) {
+            return Ok(());
+        }
         take_set_id(&*self.backing(&file)?, self.owners(LayerId::UPPER), caller)
     }
 }

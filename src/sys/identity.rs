@@ -207,13 +207,31 @@ fn is_mapped(map: &str, id: u32) -> bool {
 
 /// The supplementary groups of the thread `pid`; none when they cannot be read.
 pub fn groups_of(pid: u32) -> Vec<Gid> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    status.map(|status| listed_groups(&status)).unwrap_or_default()
+    status_of(pid).map(|status| listed_groups(&status)).unwrap_or_default()
+}
+
+/// Whether root's thread `pid` may leave set-id bits on what it changes (`CAP_FSETID`); so when that cannot
+/// be read.
+pub fn may_keep_set_id(pid: u32) -> bool {
+    let set = status_of(pid)
+        .ok()
+        .and_then(|status| u64::from_str_radix(field_of(&status, "CapEff:").trim(), 16).ok());
+    set.is_none_or(|set| CapabilitySet::from_bits_retain(set).contains(CapabilitySet::FSETID))
+}
+
+/// What proc(5) tells of the thread `pid`.
+fn status_of(pid: u32) -> std::io::Result<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+}
+
+/// A field of proc(5)'s status; empty when it is not there.
+fn field_of<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default()
 }
 
 /// The groups of `Groups:` in proc(5)'s status.
 fn listed_groups(status: &str) -> Vec<Gid> {
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    let groups = field_of(status, "Groups:");
     groups.split_whitespace().flat_map(str::parse).map(Gid::from_raw).collect()
 }
 

@@ -7,16 +7,20 @@ use rustix::fs::{Advice, OFlags, fadvise, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use crate::common::{Caller, Sandbox, caller::ALICE, caller::BOB, sys::Map};
+use crate::common::scratch::Filesystem;
+use crate::common::sys::{Map, write_memory};
+use crate::common::{Caller, Sandbox, caller::ALICE, caller::BOB, wait};
 
 mounted_tests! {
     [root userns]:
         times_while_a_mapping_is_written, a_mapping_after_the_file_was_closed,
         set_id_bits_of_a_file_open_by_root_too, set_id_bits_given_to_an_open_file,
         set_id_bits_through_the_same_file, read_ahead_before_it_is_written,
-        appending_begun_and_ended,
+        appending_begun_and_ended, direct_io_begun_and_ended, upper_is_free_again,
         opened_in_all_ways_at_once, open_for_reading_when_copied_up;
-    [root]: set_id_bits_stay_when_root_writes, set_id_bits_go_without_the_capability;
+    [root]:
+        set_id_bits_stay_when_root_writes, set_id_bits_go_without_the_capability,
+        set_id_bits_stay_when_capabilities_go, room_of_what_was_replaced;
 }
 
 const PAGE: usize = 4096;
@@ -121,6 +125,69 @@ fn appending_begun_and_ended(s: &mut Sandbox) {
             drop((file, other));
             assert_eq!((m.read("f"), s.upper().read("f")), (b"023014".into(), b"023014".into()));
         }
+    }
+}
+
+/// The last bytes of `dd oflag=direct` are not as many as the file system asks for.
+fn direct_io_begun_and_ended(s: &mut Sandbox) {
+    let m = s.mount();
+    m.file("memory", vec![b'1'; PAGE]);
+    let memory = Map::new(m.open("memory", OFlags::RDONLY), PAGE, false, false).unwrap();
+    for beside in [None, Some(OFlags::WRONLY), Some(OFlags::RDWR)] {
+        for access in [OFlags::WRONLY, OFlags::RDWR] {
+            m.file("f", "");
+            let other = beside.map(|access| m.open("f", access));
+            let file = m.open("f", access | OFlags::DIRECT);
+            assert_eq!(write_memory(&file, memory.address(0), PAGE).unwrap(), PAGE);
+            fcntl_setfl(&file, OFlags::empty()).unwrap();
+            file.write_all_at(b"22222", PAGE as u64).unwrap();
+            if access == OFlags::RDWR {
+                file.read_exact_at(&mut [0; 3], PAGE as u64 + 1).unwrap();
+            }
+            drop((file, other));
+            let expected = [vec![b'1'; PAGE], b"22222".into()].concat();
+            assert_eq!(m.read("f"), expected, "{beside:?}, {access:?}");
+        }
+    }
+}
+
+/// Nothing of a file of upper is held once everybody has closed it.
+fn upper_is_free_again(s: &mut Sandbox) {
+    let m = s.mount();
+    m.file("p", std::fs::read("/bin/true").unwrap()).chmod("p", 0o755);
+    let writers = [OFlags::RDWR, OFlags::WRONLY].map(|access| m.open("p", access));
+    let program = s.upper().at("p");
+    let run = || std::process::Command::new(&program).status();
+    assert_eq!(run().unwrap_err().raw_os_error(), Some(Errno::TXTBSY.raw_os_error()));
+    drop(writers);
+    wait::until("it runs", || run().is_ok_and(|status| status.success()));
+}
+
+/// What rsync does: a new file in place of one as large, neither of which leaves room for a third.
+fn room_of_what_was_replaced(s: &mut Sandbox) {
+    let small = Filesystem::tmpfs("size=4m");
+    s.upper_in(small.path());
+    let m = s.mount();
+    let flags = OFlags::CREATE | OFlags::RDWR;
+    for round in 0..20 {
+        m.open("new", flags).write_all_at(&vec![1; 1900 << 10], 0).expect(&round.to_string());
+        m.rename("new", "big");
+    }
+    s.finish();
+}
+
+/// Capabilities go when root writes, set-id bits do not.
+fn set_id_bits_stay_when_capabilities_go(s: &mut Sandbox) {
+    // VFS_CAP_REVISION_2, cap_net_raw permitted and effective.
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let m = s.mount();
+    for access in [OFlags::WRONLY, OFlags::RDWR] {
+        m.file("f", "program").chown("f", BOB, BOB);
+        let file = m.open("f", access);
+        m.set_xattr("f", "security.capability", capability).chmod("f", 0o6755);
+        file.write_all_at(b"X", 0).unwrap();
+        assert_eq!((m.mode("f"), m.xattr("f", "security.capability")), (0o6755, None));
+        assert_eq!(s.upper().mode("f"), 0o6755);
     }
 }
 
