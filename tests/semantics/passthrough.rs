@@ -169,8 +169,8 @@ fn room_of_what_was_replaced(s: &mut Sandbox) {
     s.upper_in(small.path());
     let m = s.mount();
     let flags = OFlags::CREATE | OFlags::RDWR;
-    for round in 0..20 {
-        m.open("new", flags).write_all_at(&vec![1; 1900 << 10], 0).expect(&round.to_string());
+    for _ in 0..20 {
+        m.open("new", flags).write_all_at(&vec![1; 1900 << 10], 0).unwrap();
         m.rename("new", "big");
     }
     s.finish();
