@@ -16,7 +16,7 @@
 use super::Fs;
 use super::file::{How, NO_HANDLE, OpenFile};
 use super::node::Node;
-use super::passthrough::Passed;
+use super::passthrough::{Mapped, Passed};
 use crate::sys::Result;
 use rustix::fs::OFlags;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Fs {
         let (looks, pause) = LOOKS;
         for _ in 0..looks {
             if node.an_open().is_none_or(|file| cached(&file))
-                || node.is_passed_for_good()
+                || node.mapped() != Mapped::Never
                 || self.is_read_only()
             {
                 return;

@@ -7,6 +7,7 @@
 
 use super::direct::{Cache, Opened};
 use super::node::{Kept, Node};
+use super::passthrough::Mapped;
 use super::protect::refuse;
 use super::set_id::has_set_id;
 use super::{Caller, Fs};
@@ -137,9 +138,9 @@ impl Fs {
         if truncate && let Some(fd) = &backing.fd {
             self.cut(&node, fd, access, caller)?;
         }
-        let kept = !node.is_passed_for_good();
+        let before = node.mapped();
         let opened = self.add_file(&node, How { flags, empty: truncate }, backing)?;
-        if kept && node.is_passed_for_good() {
+        if before != Mapped::ToWrite && node.mapped() == Mapped::ToWrite {
             self.attributes_changed(&node);
         }
         self.give_content(&node);
@@ -175,13 +176,13 @@ impl Fs {
             let data = backing.as_ref().ok_or(Errno::IO)?;
             let fd = data.fd.as_ref().ok_or(Errno::IO)?;
             let handed = self.hand_over(node, (fd.as_fd(), data.in_upper), how)?;
-            let added = node.add_open(|other, for_good| {
+            let added = node.add_open(|other, mapped| {
                 // Another was handed over and closed meanwhile.
-                if *for_good && handed.is_none() && other.is_none() {
+                if *mapped != Mapped::Never && handed.is_none() && other.is_none() {
                     return None;
                 }
                 let cache = self.cache(node, how, handed.as_ref(), other);
-                *for_good |= self.is_passed_for_good(how, &cache);
+                *mapped = self.mapped_by(how, &cache).max(*mapped);
                 let backing = RwLock::new(backing.take()?);
                 Some(OpenFile { node: Arc::clone(node), how, cache, backing })
             });

@@ -11,6 +11,7 @@
 
 use super::file::OpenFile;
 use super::node_flags::INDEXED;
+use super::passthrough::Mapped;
 use crate::sys::{Errno, Kind, Result, Stat};
 use crate::union::LayerId;
 use crate::union::listing::Listing;
@@ -100,15 +101,17 @@ struct More {
     opens: Vec<Arc<OpenFile>>,
     /// The name of its entry in `work/index`.
     index: Option<Box<[u8]>>,
-    /// Whoever opens the file, the kernel is handed it: it may have mapped it.
-    passed: bool,
+    /// In what way it may be mapped since the kernel was handed it.
+    mapped: Mapped,
 }
 
 impl Links {
     /// Gives the memory of the rarer part back when it holds nothing.
     fn drop_empty(&mut self) {
-        let empty =
-            |m: &More| m.links.is_empty() && m.opens.is_empty() && m.index.is_none() && !m.passed;
+        let empty = |m: &More| {
+            let unmapped = m.mapped == Mapped::Never;
+            m.links.is_empty() && m.opens.is_empty() && m.index.is_none() && unmapped
+        };
         if self.more.as_deref().is_some_and(empty) {
             self.more = None;
         }
@@ -410,22 +413,22 @@ impl Node {
         links.first.is_some()
     }
 
-    /// Notes the open file that `make` makes, if it does, knowing one of the others and whether the
-    /// file is passed for good, which it may be from now on.
+    /// Notes the open file that `make` makes, if it does, knowing one of the others and in what way
+    /// the file may be mapped, which can become more.
     pub fn add_open(
         &self,
-        make: impl FnOnce(Option<&OpenFile>, &mut bool) -> Option<OpenFile>,
+        make: impl FnOnce(Option<&OpenFile>, &mut Mapped) -> Option<OpenFile>,
     ) -> Option<Arc<OpenFile>> {
         let mut links = self.links.lock();
-        let More { opens, passed, .. } = links.more.get_or_insert_default().as_mut();
-        let file = make(opens.first().map(Arc::as_ref), passed).map(Arc::new);
+        let More { opens, mapped, .. } = links.more.get_or_insert_default().as_mut();
+        let file = make(opens.first().map(Arc::as_ref), mapped).map(Arc::new);
         opens.extend(file.clone());
         file
     }
 
-    /// Whether the kernel is handed the file by whoever opens it.
-    pub fn is_passed_for_good(&self) -> bool {
-        self.links.lock().more.as_ref().is_some_and(|more| more.passed)
+    /// In what way the file may be mapped since the kernel was handed it.
+    pub fn mapped(&self) -> Mapped {
+        self.links.lock().more.as_ref().map_or(Mapped::Never, |more| more.mapped)
     }
 
     /// Forgets an open file.

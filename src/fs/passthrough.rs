@@ -2,15 +2,15 @@
 //! can let it do.
 //!
 //! **Which.** On a mount without an upper all, if it is asked for. Beside one those whose data is in
-//! upper, when they are opened for writing and nobody else has them open: of a lower file the kernel
-//! would go on with that after a copy-up. What is open of a file at one time is alike, or the kernel
+//! upper, when they are opened for writing, or are large, and nobody else has them open: of a lower file
+//! the kernel would go on with that after a copy-up. What is open of a file at one time is alike, or the kernel
 //! refuses it (`fs/fuse/iomode.c: fuse_file_io_open`); the first decides.
 //!
 //! **Mappings.** A mapping of such a file is one of upper's, and outlives RELEASE unseen. So a
 //! file that was opened in a way that can be mapped is handed over by whoever opens it, until the kernel
 //! forgets it, which it does not before the mapping is gone: cached pages beside the mapping would be
-//! older than the file. Nor does the kernel notice that a mapping changed the times: of these files it
-//! keeps no attributes ([`Fs::attributes_last`]).
+//! older than the file. Nor does the kernel notice that a mapping changed the times: of files that were
+//! opened for both it keeps no attributes ([`Fs::attributes_last`]).
 //!
 //! **The cache** holds nothing of such a file that is read from it: what it had is dropped by each
 //! opening, and pages are read to it (posix_fadvise(2)) only through files that can be mapped.
@@ -33,6 +33,22 @@ use rustix::fs::OFlags;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+/// Bytes of a file from which it pays to hand it over to be read only. Of smaller ones the cache needs few
+/// READs, while after each reading of its own the kernel asks for the access time.
+const LARGE: i64 = 1 << 20;
+
+/// In what way a file may be mapped that the kernel was handed, until it forgets the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Mapped {
+    /// In none: it was not handed over, or to be written with write(2) only.
+    #[default]
+    Never,
+    /// Without `PROT_WRITE`.
+    ToRead,
+    /// With it too.
+    ToWrite,
+}
 
 /// A file that the kernel was handed.
 #[derive(Debug)]
@@ -74,12 +90,11 @@ impl Fs {
         (fd, in_upper): (BorrowedFd<'_>, bool),
         how: How,
     ) -> Result<Option<Arc<Passed>>> {
-        let must_be = node.is_passed_for_good();
-        let written = in_upper && how.writes() && !how.can_turn();
-        let can_be = self.passthrough.load(Ordering::Relaxed)
-            && (written || self.is_read_only())
-            && node.an_open().is_none();
-        if !must_be && !can_be {
+        let must_be = node.mapped() != Mapped::Never;
+        let pays = || how.writes() || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size >= LARGE);
+        let can_be = || in_upper && !how.can_turn() && pays() || self.is_read_only();
+        let begins = || node.an_open().is_none() && can_be();
+        if !must_be && !(self.passthrough.load(Ordering::Relaxed) && begins()) {
             return Ok(None);
         }
         let kernel = self.notify.get().ok_or(Errno::NOTCONN)?;
@@ -93,22 +108,24 @@ impl Fs {
         }
     }
 
-    /// Whether a file that is opened as `how` says, with this `cache`, is passed from now on, whoever
-    /// opens it.
-    pub(super) fn is_passed_for_good(&self, how: How, cache: &Cache) -> bool {
-        let passed = matches!(cache, Cache::Passed { .. });
-        let for_good = passed && how.access() != OFlags::WRONLY && !self.is_read_only();
-        if for_good {
-            self.unseen.store(true, Ordering::Release);
+    /// In what way a file may be mapped by whoever opened it as `how` says, with this `cache`.
+    pub(super) fn mapped_by(&self, how: How, cache: &Cache) -> Mapped {
+        let passed = matches!(cache, Cache::Passed { .. }) && !self.is_read_only();
+        match how.access() {
+            OFlags::RDWR if passed => {
+                self.unseen.store(true, Ordering::Release);
+                Mapped::ToWrite
+            }
+            OFlags::RDONLY if passed => Mapped::ToRead,
+            _ => Mapped::Never,
         }
-        for_good
     }
 
     /// Whether the attributes that are now told of node `id` stay true until the kernel learns
     /// otherwise.
     pub fn attributes_last(&self, id: u64) -> bool {
         !self.unseen.load(Ordering::Acquire)
-            || !self.nodes.get(id).is_ok_and(|node| node.is_passed_for_good())
+            || !self.nodes.get(id).is_ok_and(|node| node.mapped() == Mapped::ToWrite)
     }
 
     /// Takes set-id bits from `node` as a write by `caller` would, if the kernel may be about to write

@@ -88,7 +88,7 @@ scripts! {
         is '' "$OVLFUSE" umount merged
         wait $pid"#;
 
-    // As root no WRITE but to append, and READ only of what is opened for nothing else.
+    // As root no WRITE but to append, and READ only of what is small and opened for nothing else.
     [root] read_and_written_by_the_kernel: r#"
         RUST_LOG=debug exec_mount -f 2>log &
         pid=$!
@@ -104,6 +104,9 @@ scripts! {
         echo more >&5
         is $'lower\nmore' cat merged/f
         exec 5>&-
+        head -c 3000000 /dev/urandom >large
+        cp large merged/large
+        cmp large merged/large
         grep -E ' (READ|WRITE) ' log && complain 'asked the daemon'
         echo most >>merged/f
         is 1 grep -c ' WRITE ' log

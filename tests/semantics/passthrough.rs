@@ -14,6 +14,7 @@ use crate::common::{Caller, Sandbox, caller::ALICE, caller::BOB, wait};
 mounted_tests! {
     [root userns]:
         times_while_a_mapping_is_written, a_mapping_after_the_file_was_closed,
+        a_large_file_is_read_and_written,
         set_id_bits_of_a_file_open_by_root_too, set_id_bits_given_to_an_open_file,
         set_id_bits_through_the_same_file, read_ahead_before_it_is_written,
         appending_begun_and_ended, direct_io_begun_and_ended, upper_is_free_again,
@@ -83,6 +84,42 @@ fn a_mapping_after_the_file_was_closed(s: &mut Sandbox) {
         map.write(20, b"three");
         drop((map, second));
         assert_eq!(&m.read(name)[..25], b"mapped00on\0\0\0\0\0\0\0\0\0\0three");
+        assert_eq!(m.read(name), s.upper().read(name));
+    }
+}
+
+/// What is handed over to be read only: a mapping of it sees what others do later, in all ways.
+fn a_large_file_is_read_and_written(s: &mut Sandbox) {
+    const LARGE: usize = 2 << 20;
+    s.lower().file("low", vec![b'0'; LARGE]);
+    let m = s.mount();
+    m.append("low", "");
+    m.file("new", vec![b'0'; LARGE]);
+    for name in ["low", "new"] {
+        let mut reader = Some(m.open(name, OFlags::RDONLY));
+        let map = Map::new(reader.as_ref().unwrap(), LARGE, false, true).unwrap();
+        assert_eq!(map.read(LARGE - 1, 1), b"0");
+        // While it is open, and when it is closed.
+        for _ in 0..2 {
+            for (at, access) in [(0, OFlags::WRONLY), (9, OFlags::RDWR)] {
+                m.open(name, access).write_all_at(b"written", at).unwrap();
+                assert_eq!(map.read(at as usize, 7), b"written");
+                let mut bytes = *b"written";
+                let read = reader.as_ref().map(|reader| reader.read_exact_at(&mut bytes, at));
+                read.transpose().unwrap();
+                assert_eq!(&bytes, b"written");
+            }
+            let writer = m.open(name, OFlags::RDWR);
+            let writable = Map::new(&writer, LARGE, true, true).unwrap();
+            drop(writer);
+            writable.write(LARGE - 8, b"mapped");
+            assert_eq!(map.read(LARGE - 8, 6), b"mapped");
+            m.truncate(name, 8);
+            m.truncate(name, LARGE as u64);
+            assert_eq!(map.read(0, 10), b"written0\0\0");
+            assert_eq!(map.read(LARGE - 8, 6), [0; 6]);
+            drop(reader.take());
+        }
         assert_eq!(m.read(name), s.upper().read(name));
     }
 }
@@ -326,7 +363,8 @@ fn opened_in_all_ways_at_once(s: &mut Sandbox) {
                     let flags = ways[(round / 3 + thread) % ways.len()];
                     let file = match rustix::fs::open(&name, flags, 0o644.into()) {
                         Ok(file) => std::fs::File::from(file),
-                        Err(Errno::NOENT) => continue,
+                        // Of a lower file that is removed meanwhile, as the kernel says too.
+                        Err(Errno::NOENT | Errno::EXIST) => continue,
                         Err(e) => panic!("{name:?} with {flags:?}: {e}"),
                     };
                     let mut bytes = [b'0'; 100];
