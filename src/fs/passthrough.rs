@@ -93,8 +93,9 @@ impl Fs {
         let must_be = node.mapped() != Mapped::Never;
         let pays = || how.writes() || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size >= LARGE);
         let can_be = || in_upper && !how.can_turn() && pays() || self.is_read_only();
-        let begins = || node.an_open().is_none() && can_be();
-        if !must_be && !(self.passthrough.load(Ordering::Relaxed) && begins()) {
+        let passes = self.passthrough.load(Ordering::Relaxed);
+        let begins = || passes && node.an_open().is_none() && can_be();
+        if !must_be && !begins() {
             return Ok(None);
         }
         let kernel = self.notify.get().ok_or(Errno::NOTCONN)?;
