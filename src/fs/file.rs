@@ -171,11 +171,10 @@ impl Fs {
     /// Adds the open file `node`.
     fn add_file(&self, node: &Arc<Node>, how: How, backing: Backing) -> Result<Opened> {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let mut backing = Some(backing);
+        let in_upper = backing.in_upper;
+        let fd = backing.fd.ok_or(Errno::IO)?;
         let file = loop {
-            let data = backing.as_ref().ok_or(Errno::IO)?;
-            let fd = data.fd.as_ref().ok_or(Errno::IO)?;
-            let handed = self.hand_over(node, (fd.as_fd(), data.in_upper), how)?;
+            let handed = self.hand_over(node, (fd.as_fd(), in_upper), how)?;
             let added = node.add_open(|other, mapped| {
                 // Another was handed over and closed meanwhile.
                 if *mapped != Mapped::Never && handed.is_none() && other.is_none() {
@@ -183,13 +182,16 @@ impl Fs {
                 }
                 let cache = self.cache(node, how, handed.as_ref(), other);
                 *mapped = self.mapped_by(how, &cache).max(*mapped);
-                let backing = RwLock::new(backing.take()?);
+                let backing = RwLock::new(Backing { fd: Some(Arc::clone(&fd)), in_upper });
                 Some(OpenFile { node: Arc::clone(node), how, cache, backing })
             });
             if let Some(file) = added {
                 break file;
             }
         };
+        if node.mapped() == Mapped::ToWrite {
+            self.unseen.store(true, Ordering::Release);
+        }
         let opened = Opened { handle, cache: file.cache.clone() };
         self.open_files.insert(handle, file);
         Ok(opened)

@@ -34,9 +34,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-/// Bytes of a file from which it pays to hand it over to be read only. Of smaller ones the cache needs few
-/// READs, while after each reading of its own the kernel asks for the access time.
-const LARGE: i64 = 1 << 20;
+/// Bytes of a file from which it pays to hand it over to be read only: no READs, and no second copy of it
+/// in memory. What it costs are two calls for each opening, and after each reading that the kernel asks for the
+/// access time at the next stat(2), which would be felt with programs and their libraries.
+const LARGE: i64 = 64 << 20;
 
 /// In what way a file may be mapped that the kernel was handed, until it forgets the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -92,7 +93,7 @@ impl Fs {
     ) -> Result<Option<Arc<Passed>>> {
         let must_be = node.mapped() != Mapped::Never;
         let pays = || how.writes() || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size >= LARGE);
-        let can_be = || in_upper && !how.can_turn() && pays() || self.is_read_only();
+        let can_be = || !how.can_turn() && (self.is_read_only() || in_upper && pays());
         let passes = self.passthrough.load(Ordering::Relaxed);
         let begins = || passes && node.an_open().is_none() && can_be();
         if !must_be && !begins() {
@@ -113,10 +114,7 @@ impl Fs {
     pub(super) fn mapped_by(&self, how: How, cache: &Cache) -> Mapped {
         let passed = matches!(cache, Cache::Passed { .. }) && !self.is_read_only();
         match how.access() {
-            OFlags::RDWR if passed => {
-                self.unseen.store(true, Ordering::Release);
-                Mapped::ToWrite
-            }
+            OFlags::RDWR if passed => Mapped::ToWrite,
             OFlags::RDONLY if passed => Mapped::ToRead,
             _ => Mapped::Never,
         }

@@ -6,7 +6,7 @@
 use crate::error::{Failure, MountError};
 use crate::sys::{At, Result, Stat, stat};
 use rustix::fs::{Mode, OFlags};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -35,6 +35,8 @@ pub struct Apart<'a> {
     members: HashMap<Id, Member<'a>>,
     /// The directories above, each with a member that lies in it.
     above: HashMap<Id, Member<'a>>,
+    /// Those whose own ancestors were looked at, by the mount they were seen on.
+    seen: HashSet<(u64, Id)>,
 }
 
 impl<'a> Apart<'a> {
@@ -74,7 +76,8 @@ impl<'a> Apart<'a> {
             if let Some(outer) = self.members.get(&parent_id) {
                 return Ok(Some(*outer));
             }
-            if self.above.insert(parent_id, inner).is_some() {
+            self.above.insert(parent_id, inner);
+            if !self.seen.insert((found.mnt_id, parent_id)) {
                 return Ok(None);
             }
             (here, id) = (Some(parent), parent_id);
@@ -97,7 +100,7 @@ pub fn check_mountpoint(
     let stat = &stat::stat(At::fd(fd.as_fd())).map_err(|e| unreadable(layer, e))?;
     let inner = Member { role: "mount point", path: mountpoint, fd: fd.as_fd(), stat };
     let members = HashMap::from([(id_of(layer.stat), *layer)]);
-    let mut layer_alone = Apart { members, above: HashMap::new() };
+    let mut layer_alone = Apart { members, ..Apart::default() };
     match layer_alone.find_outer(inner).map_err(|e| unreadable(layer, e))? {
         None => Ok(()),
         Some(layer) => {

@@ -104,7 +104,7 @@ scripts! {
         echo more >&5
         is $'lower\nmore' cat merged/f
         exec 5>&-
-        head -c 3000000 /dev/urandom >large
+        { cat random; head -c 67000000 /dev/zero; } >large
         cp large merged/large
         cmp large merged/large
         grep -E ' (READ|WRITE) ' log && complain 'asked the daemon'

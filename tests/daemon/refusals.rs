@@ -23,6 +23,14 @@ scripts! {
         refused 3 lower2/d "$OVLFUSE" mount lower2/d:lower2 merged
         refused 3 upper "$OVLFUSE" mount upper:upper merged"#);
 
+    // The way up from what is mounted elsewhere ends there, others go on.
+    [root userns] layers_below_a_bind_mount: r#"
+        mkdir -p a/b/c a/b/x a/b/w bind
+        mount --bind a/b bind
+        refused 4 a/b/w "$OVLFUSE" mount --work a/b/w a:bind/c:upper merged
+        refused 3 a/b/x "$OVLFUSE" mount a:a/b/x:bind/c:upper merged
+        umount bind"#;
+
     [root user userns] mount_points: unchanged!(r#"
         refused 5 missing "$OVLFUSE" mount --work work lower:upper missing
         refused 5 lower/f "$OVLFUSE" mount --work work lower:upper lower/f

@@ -90,7 +90,7 @@ fn a_mapping_after_the_file_was_closed(s: &mut Sandbox) {
 
 /// What is handed over to be read only: a mapping of it sees what others do later, in all ways.
 fn a_large_file_is_read_and_written(s: &mut Sandbox) {
-    const LARGE: usize = 2 << 20;
+    const LARGE: usize = 65 << 20;
     s.lower().file("low", vec![b'0'; LARGE]);
     let m = s.mount();
     m.append("low", "");
