@@ -94,17 +94,17 @@ impl Fs {
         }
     }
 
-    /// Waits a moment for those to be gone that have `node` open without the cache, if it can be opened
-    /// with it then.
-    pub(super) fn await_release(&self, node: &Node) {
-        let cached = |file: &OpenFile| matches!(file.cache, Cache::Kept | Cache::Renewed);
+    /// Waits a moment for those to be gone that have `node` open without the cache, if whoever opens it
+    /// with `access` had better use it.
+    pub(super) fn await_release(&self, node: &Node, access: OFlags) {
+        let stays_passed =
+            || access == OFlags::WRONLY || node.mapped() != Mapped::Never || self.is_read_only();
         let (looks, pause) = LOOKS;
         for _ in 0..looks {
-            if node.an_open().is_none_or(|file| cached(&file))
-                || node.mapped() != Mapped::Never
-                || self.is_read_only()
-            {
-                return;
+            match node.an_open().as_ref().map(|file| &file.cache) {
+                Some(Cache::Bypassed) => {}
+                Some(Cache::Passed { .. }) if !stays_passed() => {}
+                _ => return,
             }
             std::thread::sleep(pause);
         }

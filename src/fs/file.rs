@@ -56,7 +56,7 @@ impl How {
 /// An open regular file.
 #[derive(Debug)]
 pub struct OpenFile {
-    pub(super) node: Arc<Node>,
+    node: Arc<Node>,
     pub(super) how: How,
     /// What the kernel's page cache is to it.
     pub(super) cache: Cache,
@@ -122,9 +122,7 @@ impl Fs {
         let truncate = flags.contains(OFlags::TRUNC);
         let access = flags & OFlags::ACCMODE;
         self.check_opening(&node, flags)?;
-        if access != OFlags::WRONLY {
-            self.await_release(&node);
-        }
+        self.await_release(&node, access);
         // The kernel looks only after it has told us to truncate, unless the file is opened for writing.
         if truncate && node.opens().iter().any(|f| f.how.executes()) {
             return Err(Errno::TXTBSY);

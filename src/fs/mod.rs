@@ -18,7 +18,8 @@
 //!
 //! # Descriptors
 //! Layer roots belong to [`Layers`], directories to the [`FdCache`], open files
-//! to their [`file::OpenFile`], unlinked objects to their node's
+//! to their [`file::OpenFile`] (as what the kernel holds of them,
+//! [`passthrough::Passed`]), unlinked objects to their node's
 //! [`node::Gone`]. When the process runs out, [`Fs::with_descriptors`] closes
 //! what can be opened again.
 

@@ -91,12 +91,13 @@ impl Fs {
         (fd, in_upper): (BorrowedFd<'_>, bool),
         how: How,
     ) -> Result<Option<Arc<Passed>>> {
+        if !self.passthrough.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let must_be = node.mapped() != Mapped::Never;
         let pays = || how.writes() || rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size >= LARGE);
         let can_be = || !how.can_turn() && (self.is_read_only() || in_upper && pays());
-        let passes = self.passthrough.load(Ordering::Relaxed);
-        let begins = || passes && node.an_open().is_none() && can_be();
-        if !must_be && !begins() {
+        if !must_be && (node.an_open().is_some() || !can_be()) {
             return Ok(None);
         }
         let kernel = self.notify.get().ok_or(Errno::NOTCONN)?;

@@ -11,7 +11,7 @@ use rustix::fs::{Gid, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Both set-id bits of a mode.
-pub(super) const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 
 impl Fs {
     /// Changes the data of `node`, open as `fd`, by `change`, so that set-id bits go where they

@@ -53,7 +53,7 @@ pub fn as_user<T>(
         Privilege::Keep => None,
         Privilege::Caller { pid } => take_groups(pid)?,
     };
-    let guard = Restore { ids: Some((own_uid, own_gid)), groups, caps };
+    let guard = Restore { own_uid, own_gid, groups, caps };
     set_fs_gid(gid)?;
     set_fs_uid(uid)?;
     if privilege == Privilege::Keep {
@@ -70,7 +70,8 @@ pub fn as_user<T>(
 /// Those of capset(2), or what `f` gives.
 pub fn without_fsetid<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     let caps = rustix::thread::capabilities(None)?;
-    let guard = Restore { ids: None, groups: None, caps };
+    let (own_uid, own_gid) = own_ids();
+    let guard = Restore { own_uid, own_gid, groups: None, caps };
     let effective = caps.effective.difference(CapabilitySet::FSETID);
     rustix::thread::set_capabilities(None, CapabilitySets { effective, ..caps })?;
     let result = f();
@@ -80,17 +81,16 @@ pub fn without_fsetid<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// Puts the thread's identity back when it goes out of scope.
 struct Restore {
-    ids: Option<(u32, u32)>,
+    own_uid: u32,
+    own_gid: u32,
     groups: Option<Vec<Gid>>,
     caps: CapabilitySets,
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        let ids = |(uid, gid)| set_fs_uid(uid).and_then(|()| set_fs_gid(gid));
-        let back = self
-            .ids
-            .map_or(Ok(()), ids)
+        let back = set_fs_uid(self.own_uid)
+            .and_then(|()| set_fs_gid(self.own_gid))
             .and_then(|()| self.groups.as_deref().map_or(Ok(()), set_thread_groups))
             .and_then(|()| rustix::thread::set_capabilities(None, self.caps));
         if let Err(e) = back {
